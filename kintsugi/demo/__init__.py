@@ -1,0 +1,1 @@
+"""The product shown on real input: the documentation of the standard library."""

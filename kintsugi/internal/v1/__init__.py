@@ -1,0 +1,1 @@
+"""Generated stubs: see protos/ and `make protos`."""

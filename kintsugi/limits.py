@@ -1,0 +1,32 @@
+"""Every bound that requests are checked against, in one place. The proto comments promise exactly these."""
+
+MAX_NAME_CHARACTERS = 64
+MAX_SHARDS = 256
+MAX_REPLICAS = 8
+MAX_DIMENSION = 8192
+MAX_MODEL_REVISION_BYTES = 128
+MAX_MODEL_PREFIX_BYTES = 1024
+MAX_MODEL_POOLING_BYTES = 64
+
+MAX_BATCH_ITEMS = 1000
+MAX_BATCH_BYTES = 16 * 2**20
+MAX_ATTRIBUTES_BYTES = 64 * 2**10
+MAX_ATTRIBUTES_DEPTH = 16
+MAX_TEXT_BYTES = 256 * 2**10
+MAX_REQUEST_ID_BYTES = 64
+MAX_TOKEN_BYTES = 64 * 2**10
+
+MAX_K = 1000
+DEFAULT_K = 10
+MIN_OVERSAMPLING = 1.0
+MAX_OVERSAMPLING = 100.0
+MAX_CANDIDATES = 10_000
+MAX_QUERIES = 256
+DEFAULT_SCROLL_LIMIT = 100
+MAX_SCROLL_LIMIT = 1000
+# A page of large documents is cut when it reaches this, so that it stays below the message limit.
+MAX_PAGE_BYTES = 16 * 2**20
+
+DEFAULT_DEADLINE_S = 10.0
+# gRPC refuses larger messages; above the largest legal batch with room for ids and framing.
+MAX_MESSAGE_BYTES = 48 * 2**20

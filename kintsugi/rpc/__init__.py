@@ -1,0 +1,1 @@
+"""gRPC between all processes: errors, channels, the life of a server."""

@@ -1,0 +1,1 @@
+"""The shard server process: hosts replicas, replays their logs into LMDB and usearch, answers searches."""
