@@ -42,4 +42,4 @@ def scores(metric: Metric, query: FloatArray, vectors: FloatArray) -> npt.NDArra
     if metric is Metric.L2:
         difference = rows - q
         return -_as_f64(np.einsum("ij,ij->i", difference, difference))
-    return _as_f64(rows @ q) / (np.sqrt(np.einsum("ij,ij->i", rows, rows)) * np.sqrt(q @ q))
+    return _as_f64(rows @ q / (np.sqrt(np.einsum("ij,ij->i", rows, rows)) * np.sqrt(q @ q)))
