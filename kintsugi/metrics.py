@@ -32,14 +32,19 @@ def _as_f64(values: object) -> npt.NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64)
 
 
+def _dots(rows: FloatArray, query: FloatArray) -> npt.NDArray[np.float64]:
+    # Not `rows @ query`: its last bit depends on a row's place in the matrix, so equal vectors would not tie.
+    return _as_f64(np.vecdot(rows, query))
+
+
 def scores(metric: Metric, query: FloatArray, vectors: FloatArray) -> npt.NDArray[np.float64]:
     """Scores `vectors` (n x d) against one `query` (d). Returns n float64 scores, higher is better:
     cosine similarity, inner product, or the negated squared Euclidean distance."""
     rows = vectors.astype(np.float64, copy=False)
     q = query.astype(np.float64, copy=False)
     if metric is Metric.DOT:
-        return _as_f64(rows @ q)
+        return _dots(rows, q)
     if metric is Metric.L2:
         difference = rows - q
         return -_as_f64(np.einsum("ij,ij->i", difference, difference))
-    return _as_f64(rows @ q / (np.sqrt(np.einsum("ij,ij->i", rows, rows)) * np.sqrt(q @ q)))
+    return _as_f64(_dots(rows, q) / (np.sqrt(np.einsum("ij,ij->i", rows, rows)) * np.sqrt(q @ q)))

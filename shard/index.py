@@ -1,0 +1,200 @@
+"""One usearch index behind a few safe calls.
+
+Guarantees: every usearch call holds this index's own lock (remove, save and load of usearch take none); the lock is
+first come, first served, and long work is cut into small chunks, so a search waits for one chunk of adds at most;
+adding a row that is there replaces it within one holding of the lock; what usearch returns beyond its counts, or
+under keys never added, is dropped. Uses neither compacting removal (recall falls to 0.12), nor `view`, nor
+multi-threaded adds (they orphan nodes). Knows nothing of documents or journals.
+"""
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+from usearch.index import BatchMatches, Index
+
+from kintsugi.metrics import FloatArray
+from shard.encoding import Encoded, Encoding
+
+Rows = npt.NDArray[np.uint64]
+
+# About 2 ms of work at 384 dimensions: the longest that a search waits for adds.
+_ADD_CHUNK = 32
+_REMOVE_CHUNK = 1024
+_SEARCH_CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class GraphParameters:
+    """usearch's parameters. `exact_below`: an index of fewer vectors is scanned, which is as fast as the graph there
+    and misses nothing."""
+
+    connectivity: int = 16
+    expansion_add: int = 64
+    expansion_search: int = 64
+    exact_below: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The state of an index that its file does not tell. `past_last_row` is above every row ever added."""
+
+    size: int
+    past_last_row: int
+    tombstones: int
+    removals: int
+
+
+@dataclass(slots=True)
+class _Turn:
+    granted: threading.Lock = field(default_factory=threading.Lock)
+
+
+class TurnLock:
+    """A mutex that serves waiters in the order of their coming. threading.Lock lets a thread that releases and
+    re-acquires in a loop starve all others."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._held = False
+        self._waiting: deque[_Turn] = deque()
+
+    def __enter__(self) -> None:
+        with self._guard:
+            if not self._held:
+                self._held = True
+                return
+            turn = _Turn()
+            turn.granted.acquire()
+            self._waiting.append(turn)
+        turn.granted.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._guard:
+            if self._waiting:
+                # The lock passes on without ever being free: nobody can overtake.
+                self._waiting.popleft().granted.release()
+            else:
+                self._held = False
+
+
+class VectorIndex:
+    """Rows and their encoded vectors, searchable."""
+
+    def __init__(self, encoding: Encoding, dimension: int, parameters: GraphParameters) -> None:
+        self.encoding = encoding
+        self.dimension = dimension
+        self.parameters = parameters
+        self._lock = TurnLock()
+        self._index = self._empty()
+        self._size = 0
+        self._past_last_row = 0
+        self._tombstones = 0
+        self._removals = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def tombstones(self) -> int:
+        """Slots of removed rows that no later add has taken over. They cost time and memory."""
+        return self._tombstones
+
+    @property
+    def removals(self) -> int:
+        """Rows removed or replaced since the index was built. Each leaves the graph a little worse."""
+        return self._removals
+
+    def add(self, rows: Rows, vectors: FloatArray) -> None:
+        """Adds rows, replacing those that are there. `rows` holds no duplicates."""
+        for start in range(0, len(rows), _ADD_CHUNK):
+            chunk = rows[start : start + _ADD_CHUNK]
+            codes = self.encoding.encode(vectors[start : start + _ADD_CHUNK])
+            with self._lock:
+                self._add_chunk(chunk, codes)
+
+    def remove(self, rows: Rows) -> None:
+        """Removes those of the rows that are there."""
+        for start in range(0, len(rows), _REMOVE_CHUNK):
+            with self._lock:
+                self._remove_chunk(rows[start : start + _REMOVE_CHUNK])
+
+    def search(self, queries: FloatArray, count: int) -> list[Rows]:
+        """Up to `count` rows nearest to each query, best first by the encoding's own measure."""
+        codes = self.encoding.encode(queries)
+        found: list[Rows] = []
+        for start in range(0, len(codes), _SEARCH_CHUNK):
+            with self._lock:
+                found += self._search_chunk(codes[start : start + _SEARCH_CHUNK], count)
+        return found
+
+    def save(self, path: Path) -> Counters:
+        """Writes the index and returns its counters of that moment. Does not sync: the caller owns durability."""
+        with self._lock:
+            self._index.save(str(path))
+            return Counters(self._size, self._past_last_row, self._tombstones, self._removals)
+
+    @classmethod
+    def load(
+        cls, path: Path, encoding: Encoding, dimension: int, parameters: GraphParameters, counters: Counters
+    ) -> "VectorIndex":
+        """Reads what `save` wrote. Raises RuntimeError or ValueError when it is something else."""
+        loaded = cls(encoding, dimension, parameters)
+        if counters.size:
+            loaded._index.load(str(path))
+            # Not part of the file: loading resets them.
+            loaded._index.expansion_add = parameters.expansion_add  # type: ignore[misc]  # its setter is invisible to mypy
+            loaded._index.expansion_search = parameters.expansion_search  # type: ignore[misc]
+        actual = loaded._index
+        if len(actual) != counters.size or actual.ndim != dimension:
+            raise ValueError(f"index file holds {len(actual)} x {actual.ndim}, expected {counters.size} x {dimension}")
+        loaded._size = counters.size
+        loaded._past_last_row = counters.past_last_row
+        loaded._tombstones = counters.tombstones
+        loaded._removals = counters.removals
+        return loaded
+
+    def _empty(self) -> Index:
+        return Index(
+            ndim=self.dimension,
+            metric=self.encoding.usearch_metric,
+            dtype=self.encoding.usearch_dtype,
+            connectivity=self.parameters.connectivity,
+            expansion_add=self.parameters.expansion_add,
+            expansion_search=self.parameters.expansion_search,
+        )
+
+    def _add_chunk(self, rows: Rows, codes: Encoded) -> None:
+        self._remove_chunk(rows)
+        self._index.add(rows, codes, copy=True, threads=1)
+        self._size += len(rows)
+        self._tombstones = max(0, self._tombstones - len(rows))
+        self._past_last_row = max(self._past_last_row, int(rows.max()) + 1)
+
+    def _remove_chunk(self, rows: Rows) -> None:
+        present = rows[self._index.contains(rows)] if self._size else rows[:0]
+        if not len(present):
+            return
+        self._index.remove(present, threads=1)
+        self._size -= len(present)
+        self._tombstones += len(present)
+        self._removals += len(present)
+
+    def _search_chunk(self, codes: Encoded, count: int) -> list[Rows]:
+        if not self._size:
+            return [np.empty(0, dtype=np.uint64) for _ in codes]
+        scan = self._size < self.parameters.exact_below
+        matches = self._index.search(codes, min(count, self._size), threads=1, exact=scan)
+        if not isinstance(matches, BatchMatches):
+            # For one query usearch answers in another shape, already cut to what it found.
+            return [self._known(matches.keys)]
+        return [self._known(keys[:found]) for keys, found in zip(matches.keys, matches.counts, strict=True)]
+
+    def _known(self, keys: Rows) -> Rows:
+        return keys[keys < self._past_last_row]
