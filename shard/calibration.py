@@ -5,8 +5,7 @@ usearch's own cast normalises and truncates, which loses recall and turns inner 
 A calibration is frozen: codes of one index all use one scale. Pure.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -37,18 +36,6 @@ class Calibration:
         if not prepared.size:
             return 0.0
         return float(np.mean(np.abs(prepared) * np.float32(self.scale) > _MAX_CODE + 0.5))
-
-    def to_json(self) -> dict[str, float | int]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "Calibration":
-        return cls(
-            scale=float(fields["scale"]),
-            vectors=int(fields["vectors"]),
-            sample_vectors=int(fields["sample_vectors"]),
-            quantile=float(fields["quantile"]),
-        )
 
 
 def _clip(scaled: F32Matrix) -> Codes:

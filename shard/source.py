@@ -4,7 +4,8 @@ Storage satisfies it; tests of the index use a small one in memory. Every call i
 consistent state; two calls may see different ones.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
@@ -13,46 +14,27 @@ import numpy.typing as npt
 from kintsugi.metrics import FloatArray
 from kintsugi.position import Position
 from shard.index import Rows
+from shard.journal import JournalSlice
+from shard.reader import Fields, HitColumns
 
 Mask = npt.NDArray[np.bool_]
 
 
-class JournalSlice(Protocol):
-    """The rows that some consecutive records changed, each once, deleted ones included, and the last record."""
+class VectorSource(Protocol):
+    """Where stored vectors are read."""
 
-    @property
-    def epoch(self) -> int: ...
-
-    @property
-    def last_seq(self) -> int: ...
-
-    @property
-    def digest(self) -> bytes: ...
-
-    @property
-    def rows(self) -> Rows: ...
+    def vectors(self, model: int, rows: Rows) -> tuple[Mask, FloatArray]:
+        """Which rows have a vector, and a line for each row asked for; those of absent rows mean nothing."""
+        ...
 
 
-class HitColumns(Protocol):
-    """What there is at some rows, in the order asked for. Rows that are gone are left out of every column."""
+class DocumentsSnapshot(VectorSource, Protocol):
+    """One consistent state of the documents, for the thread that opened it."""
 
-    @property
-    def rows(self) -> Rows: ...
-
-    @property
-    def ids(self) -> Sequence[bytes]: ...
-
-    @property
-    def versions(self) -> npt.NDArray[np.uint64]: ...
-
-    @property
-    def attributes(self) -> Sequence[str]: ...
-
-    @property
-    def texts(self) -> Sequence[str]: ...
+    def hits(self, rows: Rows, fields: Fields) -> HitColumns: ...
 
 
-class DocumentSource(Protocol):
+class DocumentSource(VectorSource, Protocol):
     """The documents of one replica."""
 
     @property
@@ -69,8 +51,8 @@ class DocumentSource(Protocol):
 
     def changed_rows(self, after_seq: int, limit: int) -> JournalSlice: ...
 
-    def vectors(self, model: int, rows: Rows) -> tuple[Mask, FloatArray]:
-        """Which rows have a vector, and a line for each row asked for; those of absent rows mean nothing."""
+    def all_vectors(self, model: int) -> Iterator[tuple[Rows, FloatArray]]:
+        """All vectors in blocks, each row once, in more than one transaction."""
         ...
 
-    def all_vectors(self, model: int) -> Iterator[tuple[Rows, FloatArray]]: ...
+    def reading(self) -> AbstractContextManager[DocumentsSnapshot]: ...

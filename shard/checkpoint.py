@@ -1,0 +1,234 @@
+"""Keeps indexes on disk, so that a restart follows the journal from there and builds nothing.
+
+A checkpoint is a folder with the index file and a manifest, in this order: written under a temporary name, synced,
+its checksum noted in the manifest, the manifest synced, the folder renamed, its parent synced. Hence what bears a
+final name is whole or was damaged later, and both the manifest's and the file's checksums are verified on reading.
+
+Guarantees: `load_newest` yields whole checkpoints only, newest first, and removes the others it meets; the two newest
+are kept; version numbers are never handed out twice, not even after a crash. Does not know whether a checkpoint fits
+the storage: that is the indexer's question.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import structlog
+import usearch
+
+from kintsugi import failpoints
+from kintsugi.metrics import Metric
+from kintsugi.position import Position
+from shard.calibration import Calibration
+from shard.durable import DISK, Disk, publish_folder, remove_folder, write_file
+from shard.encoding import encoding_of
+from shard.index import Counters, GraphParameters, VectorIndex
+
+FORMAT_VERSION = 1
+
+_KEPT = 2
+_MANIFEST = "manifest.json"
+_INDEX = "index.usearch"
+_LAST_NUMBER = "last-number"
+_FOLDER_NAME = re.compile(r"v(\d{8})-(\d{20})")
+_TEMPORARY_PREFIX = "tmp-"
+
+log = structlog.get_logger()
+
+
+class CheckpointTorn(Exception):
+    """A checkpoint that is not whole, or not of this model, format or usearch."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedModel:
+    """Whose vectors an index holds. `number` is the model's within its collection."""
+
+    number: int
+    dimension: int
+    metric: Metric
+
+
+@dataclass(frozen=True, slots=True)
+class IndexVersion:
+    """One built index. `number` grows with every index this replica builds for the model."""
+
+    number: int
+    index: VectorIndex
+
+    @property
+    def encoding(self) -> str:
+        return self.index.encoding.name
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a checkpoint folder holds. `parameters` are those the graph was built with."""
+
+    format_version: int
+    usearch_version: str
+    model: IndexedModel
+    number: int
+    encoding: str
+    calibration: Calibration | None
+    parameters: GraphParameters
+    counters: Counters
+    epoch: int
+    seq: int
+    digest: str
+    index_sha256: str
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch, self.seq, bytes.fromhex(self.digest))
+
+
+class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    manifest: msgspec.Raw
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unpublished:
+    """A saved index that does not count yet."""
+
+    folder: Path
+    version: IndexVersion
+    position: Position
+    counters: Counters
+
+
+class Checkpoints:
+    """The checkpoints of one (replica, model)."""
+
+    def __init__(self, folder: Path, model: IndexedModel, parameters: GraphParameters, disk: Disk = DISK) -> None:
+        self._folder = folder
+        self._model = model
+        self._parameters = parameters
+        self._disk = disk
+        folder.mkdir(parents=True, exist_ok=True)
+        disk.sync_folder(folder.parent)
+        for leftover in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+            remove_folder(leftover, disk)
+
+    def seqs(self) -> list[int]:
+        """The sequence numbers of the checkpoints, newest first."""
+        return [seq for seq, _, _ in self._present()]
+
+    def next_number(self) -> int:
+        """Takes the next version number, durably."""
+        number = 1 + max([self._last_number(), *(number for _, number, _ in self._present())])
+        write_file(self._folder / _LAST_NUMBER, b"%d\n" % number, self._disk)
+        return number
+
+    def save(self, version: IndexVersion, position: Position) -> Unpublished:
+        """Writes the index file. Quick: searches wait while usearch writes."""
+        folder = self._folder / f"{_TEMPORARY_PREFIX}{_folder_name(version.number, position.seq)}"
+        if folder.exists():
+            remove_folder(folder, self._disk)
+        folder.mkdir()
+        counters = version.index.save(folder / _INDEX)
+        return Unpublished(folder, version, position, counters)
+
+    def publish(self, saved: Unpublished) -> None:
+        """Makes a saved index count, durably, and removes all but the newest two."""
+        index_file = saved.folder / _INDEX
+        self._disk.sync_file(index_file)
+        manifest = self._manifest(saved, _sha256(index_file))
+        (saved.folder / _MANIFEST).write_bytes(_sealed(manifest))
+        self._disk.sync_file(saved.folder / _MANIFEST)
+        target = self._folder / _folder_name(saved.version.number, saved.position.seq)
+        failpoints.hit("checkpoint.before_rename")
+        if target.exists():
+            remove_folder(target, self._disk)
+        publish_folder(saved.folder, target, self._disk)
+        failpoints.hit("checkpoint.after_rename")
+        for _, _, old in self._present()[_KEPT:]:
+            remove_folder(old, self._disk)
+
+    def load_newest(self) -> Iterator[tuple[IndexVersion, Position]]:
+        """Loads the checkpoints, newest first; those that are not whole are removed."""
+        for _, _, folder in self._present():
+            try:
+                yield self._load(folder)
+            except CheckpointTorn as torn:
+                log.warning("checkpoint_removed", folder=folder.name, why=str(torn))
+                remove_folder(folder, self._disk)
+
+    def remove_all(self) -> None:
+        """Forgets all checkpoints: none of them fits the storage."""
+        for _, _, folder in self._present():
+            remove_folder(folder, self._disk)
+
+    def _present(self) -> list[tuple[int, int, Path]]:
+        found = [(match, path) for path in self._folder.iterdir() if (match := _FOLDER_NAME.fullmatch(path.name))]
+        return sorted(((int(match[2]), int(match[1]), path) for match, path in found), reverse=True)
+
+    def _last_number(self) -> int:
+        try:
+            return int((self._folder / _LAST_NUMBER).read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def _manifest(self, saved: Unpublished, index_sha256: str) -> Manifest:
+        encoding = saved.version.index.encoding
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            usearch_version=usearch.__version__,
+            model=self._model,
+            number=saved.version.number,
+            encoding=encoding.name,
+            calibration=encoding.calibration,
+            parameters=saved.version.index.parameters,
+            counters=saved.counters,
+            epoch=saved.position.epoch,
+            seq=saved.position.seq,
+            digest=saved.position.digest.hex(),
+            index_sha256=index_sha256,
+        )
+
+    def _load(self, folder: Path) -> tuple[IndexVersion, Position]:
+        manifest = self._read_manifest(folder)
+        try:
+            if _sha256(folder / _INDEX) != manifest.index_sha256:
+                raise CheckpointTorn("the index file does not match its checksum")
+            encoding = encoding_of(self._model.metric, manifest.encoding, manifest.calibration)
+            index = VectorIndex.load(
+                folder / _INDEX, encoding, self._model.dimension, self._parameters, manifest.counters
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CheckpointTorn(f"the index file cannot be loaded: {error}") from error
+        return IndexVersion(manifest.number, index), manifest.position
+
+    def _read_manifest(self, folder: Path) -> Manifest:
+        try:
+            envelope = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=_Envelope)
+            if hashlib.sha256(envelope.manifest).hexdigest() != envelope.sha256:
+                raise CheckpointTorn("the manifest does not match its checksum")
+            manifest = msgspec.json.decode(envelope.manifest, type=Manifest)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise CheckpointTorn(f"the manifest cannot be read: {error}") from error
+        if manifest.format_version != FORMAT_VERSION or manifest.usearch_version != usearch.__version__:
+            raise CheckpointTorn(
+                f"format {manifest.format_version} by usearch {manifest.usearch_version}, "
+                f"expected {FORMAT_VERSION} by {usearch.__version__}"
+            )
+        if manifest.model != self._model or manifest.parameters.connectivity != self._parameters.connectivity:
+            raise CheckpointTorn(f"holds {manifest.model} with {manifest.parameters}, expected {self._model}")
+        return manifest
+
+
+def _folder_name(number: int, seq: int) -> str:
+    return f"v{number:08d}-{seq:020d}"
+
+
+def _sealed(manifest: Manifest) -> bytes:
+    encoded = msgspec.json.encode(manifest)
+    return msgspec.json.encode(_Envelope(msgspec.Raw(encoded), hashlib.sha256(encoded).hexdigest()))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

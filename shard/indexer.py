@@ -1,0 +1,306 @@
+"""Keeps the index of one model up with the journal.
+
+Outline of the thread: start from the newest checkpoint that fits the storage, else build from all vectors; then over
+and over: apply the next slice of the journal, publish how far the index is, do a step of a running build, start one
+when the policy asks, save a checkpoint when one is due.
+
+Invariants:
+1. `searchable` is published only after the serving index holds all records up to it.
+2. An index may hold newer vectors than its position tells, never older: rows are read from storage as they are when
+   the slice is applied, and applying a slice twice is a no-op.
+3. A new version replaces the old between two slices, so a search never sees a step back.
+4. The thread ends only by `close` or by a failure, which is kept in `failure` and raised to all who wait.
+
+Knows nothing of documents' contents, of the log or of RPC.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from kintsugi import failpoints
+from kintsugi.position import START, Position
+from kintsugi.registry.records import IndexVersionState
+from shard.build import Build, BuildPlan
+from shard.checkpoint import Checkpoints, IndexedModel, IndexVersion
+from shard.durable import DISK, Disk
+from shard.encoding import prepare
+from shard.index import GraphParameters
+from shard.journal import JournalSlice
+from shard.rebuild_policy import ClipWatch, RebuildSettings, may_replace, reason_to_rebuild
+from shard.seq_waiters import SeqWaiters
+from shard.source import DocumentSource
+
+OnVersion = Callable[[int, str, IndexVersionState], None]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class IndexerSettings:
+    """`slice_records`: journal records applied at once; lower it for a smoother `searchable`, raise it for throughput.
+    `checkpoint_changes`, `checkpoint_s`: a checkpoint is saved after so many changed rows, or so long after the
+    first of them; raise them to write less, lower them to restart faster and keep less journal."""
+
+    slice_records: int = 512
+    checkpoint_changes: int = 50_000
+    checkpoint_s: float = 300.0
+    graph: GraphParameters = field(default_factory=GraphParameters)
+    rebuild: RebuildSettings = field(default_factory=RebuildSettings)
+
+
+class Indexer:
+    """Follows one replica's journal for one model.
+
+    `on_version(number, encoding, state)` is called from the thread at every transition of an index version; it must
+    be quick and must not raise. After a restart it is called with SERVING for the version that was loaded."""
+
+    def __init__(
+        self,
+        source: DocumentSource,
+        model: IndexedModel,
+        folder: Path,
+        *,
+        settings: IndexerSettings | None = None,
+        on_version: OnVersion = lambda _number, _encoding, _state: None,
+        disk: Disk = DISK,
+    ) -> None:
+        self._source = source
+        self.model = model
+        self._settings = settings or IndexerSettings()
+        self._on_version = on_version
+        self._checkpoints = Checkpoints(folder, model, self._settings.graph, disk)
+        self._kept_seqs = self._checkpoints.seqs()
+        self._saver = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._saving: Future[None] | None = None
+        self._saved_position = START
+        self._changed_rows = 0
+        self._changed_since = 0.0
+        self._build: Build | None = None
+        self._refused_changes = 0
+        self._clip = ClipWatch()
+        self._serving: IndexVersion | None = None
+        self._waiters = SeqWaiters()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._main, name=f"indexer-{model.number}", daemon=True)
+        self._position = START
+        self.failure: Exception | None = None
+
+    @property
+    def serving(self) -> IndexVersion | None:
+        """The version that searches use. None until the first one is loaded or built."""
+        return self._serving
+
+    @property
+    def searchable(self) -> Position:
+        """Searches see all records up to here."""
+        return self._position
+
+    @property
+    def journal_needed_from(self) -> int:
+        """The journal must keep the record of this number and all after it."""
+        return min([self._position.seq, *self._kept_seqs])
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Tells that storage has moved on. From any thread."""
+        self._wake.set()
+
+    async def wait_searchable(self, seq: int) -> None:
+        """Returns once searches see all records up to `seq`. Raises Unavailable when that will never be."""
+        await self._waiters.wait(seq)
+
+    def close(self) -> None:
+        """Saves a checkpoint and ends the thread. Blocks for as long as both take."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._saver.shutdown()
+        self._waiters.fail("the index is closed", "INDEX_CLOSED")
+
+    def _main(self) -> None:
+        try:
+            self._open()
+            while not self._stop.is_set():
+                self._turn()
+            self._save_last()
+        except Exception as error:
+            log.exception("indexer_failed", model=self.model.number, seq=self._position.seq)
+            self.failure = error
+            self._waiters.fail(f"the index failed: {error}", "INDEX_FAILED")
+
+    def _turn(self) -> None:
+        self._wake.clear()
+        followed = self._follow()
+        if self._build is not None:
+            self._step_build(self._build)
+        elif not self._start_rebuild() and not followed:
+            self._wake.wait(self._seconds_to_checkpoint())
+        self._checkpoint_if_due()
+
+    # Opening
+
+    def _open(self) -> None:
+        """Ends with a serving version whose position the journal continues from."""
+        for version, position in self._checkpoints.load_newest():
+            if self._continues_from(position):
+                self._saved_position = position
+                self._serve(version, position)
+                return
+            log.warning("checkpoint_does_not_fit", model=self.model.number, seq=position.seq, number=version.number)
+        self._checkpoints.remove_all()
+        self._kept_seqs = []
+        self._build_first()
+
+    def _continues_from(self, position: Position) -> bool:
+        """Whether the storage's history contains the position and its journal reaches back to it."""
+        if position.seq > self._source.position.seq:
+            return False
+        if position.seq == 0:
+            return self._source.position.seq == 0
+        return self._source.digest_at(position.seq) == position.digest
+
+    def _build_first(self) -> None:
+        # Taken before the scan: whatever the scan misses is behind it in the journal.
+        position = self._source.position
+        calibrated = self._source.documents_with_vector(self.model.number) >= self._settings.rebuild.calibrate_at
+        build = self._new_build("no checkpoint fits the storage", calibrated=calibrated)
+        while not build.step():
+            if self._stop.is_set():
+                return
+        if calibrated and not may_replace(build.recall(build.version), None):
+            self._on_version(build.plan.number, build.plan.encoding, IndexVersionState.RETIRED)
+            build = self._new_build("int8 cannot tell these vectors apart", calibrated=False)
+            while not build.step():
+                if self._stop.is_set():
+                    return
+            self._refused_changes = len(build.version.index)
+        self._on_version(build.plan.number, build.plan.encoding, IndexVersionState.READY)
+        self._serve(build.version, position)
+
+    def _serve(self, version: IndexVersion, position: Position) -> None:
+        self._serving = version
+        self._clip = ClipWatch()
+        self._on_version(version.number, version.encoding, IndexVersionState.SERVING)
+        self._publish(position)
+
+    # Following the journal
+
+    def _follow(self) -> bool:
+        if self._position.seq >= self._source.position.seq:
+            return False
+        changes = self._source.changed_rows(self._position.seq, self._settings.slice_records)
+        if changes.position.seq <= self._position.seq:
+            return False
+        self._apply(changes)
+        failpoints.hit("indexer.after_apply")
+        self._publish(changes.position)
+        return True
+
+    def _apply(self, changes: JournalSlice) -> None:
+        rows = changes.rows
+        if not len(rows):
+            return
+        assert self._serving is not None
+        index = self._serving.index
+        present, vectors = self._source.vectors(self.model.number, rows)
+        current, gone = vectors[present], rows[~present]
+        index.remove(gone)
+        index.add(rows[present], current)
+        if self._build is not None:
+            self._build.apply(rows[present], current, gone)
+        if (calibration := index.encoding.calibration) is not None:
+            self._clip.add(len(current), calibration.clipped_fraction(prepare(self.model.metric, current)))
+        if not self._changed_rows:
+            self._changed_since = time.monotonic()
+        self._changed_rows += len(rows)
+        self._refused_changes = max(0, self._refused_changes - len(rows))
+
+    def _publish(self, position: Position) -> None:
+        self._position = position
+        self._waiters.reached(position.seq)
+
+    # Replacing the index
+
+    def _start_rebuild(self) -> bool:
+        if self._serving is None or self._refused_changes:
+            return False
+        reason = reason_to_rebuild(self._serving, self._clip, self._settings.rebuild)
+        if not reason:
+            return False
+        self._build = self._new_build(
+            reason, calibrated=len(self._serving.index) >= self._settings.rebuild.calibrate_at
+        )
+        return True
+
+    def _new_build(self, reason: str, *, calibrated: bool) -> Build:
+        plan = BuildPlan(self._checkpoints.next_number(), calibrated, reason)
+        log.info("index_build_started", model=self.model.number, number=plan.number, reason=reason)
+        self._on_version(plan.number, plan.encoding, IndexVersionState.BUILDING)
+        return Build(self._source, self.model, plan, self._settings.graph)
+
+    def _step_build(self, build: Build) -> None:
+        if not build.step():
+            return
+        assert self._serving is not None
+        self._build = None
+        old, new = self._serving, build.version
+        recall, recall_of_old = build.recall(new), build.recall(old)
+        log.info("index_built", model=self.model.number, number=new.number, recall=recall, recall_of_old=recall_of_old)
+        if not may_replace(recall, recall_of_old):
+            # Not tried again before the data has changed by its own size.
+            self._refused_changes = max(len(new.index), self._settings.rebuild.rebuild_at)
+            self._on_version(new.number, new.encoding, IndexVersionState.RETIRED)
+            return
+        self._on_version(new.number, new.encoding, IndexVersionState.READY)
+        self._serve(new, self._position)
+        self._on_version(old.number, old.encoding, IndexVersionState.RETIRED)
+        # The checkpoints so far are of the old version.
+        self._changed_rows = max(self._changed_rows, self._settings.checkpoint_changes)
+
+    # Checkpoints
+
+    def _seconds_to_checkpoint(self) -> float | None:
+        """How long there is nothing to do. None: until somebody wakes the thread, as the end of a saving does."""
+        if self._saving is not None or not self._changed_rows:
+            return None
+        return max(0.0, self._changed_since + self._settings.checkpoint_s - time.monotonic())
+
+    def _checkpoint_if_due(self) -> None:
+        if self._saving is not None:
+            if not self._saving.done():
+                return
+            self._finish_saving(self._saving)
+        if self._changed_rows >= self._settings.checkpoint_changes or self._seconds_to_checkpoint() == 0.0:
+            self._save()
+
+    def _save(self) -> None:
+        """Saves the index on this thread, syncs and publishes it on another: the journal goes on meanwhile."""
+        assert self._serving is not None
+        self._changed_rows = 0
+        saved = self._checkpoints.save(self._serving, self._position)
+        self._saved_position = self._position
+        self._saving = self._saver.submit(self._checkpoints.publish, saved)
+        self._saving.add_done_callback(lambda _: self._wake.set())
+
+    def _finish_saving(self, saving: Future[None]) -> None:
+        self._saving = None
+        saving.result()
+        self._kept_seqs = self._checkpoints.seqs()
+
+    def _save_last(self) -> None:
+        if self._saving is not None:
+            self._finish_saving(self._saving)
+        if self._serving is not None and (self._changed_rows or self._saved_position != self._position):
+            self._save()
+            assert self._saving is not None
+            self._finish_saving(self._saving)
