@@ -1,0 +1,123 @@
+"""Plans the writes of one batch of records before any of them is made.
+
+    add() each change in order: look up the document (in the batch, else in the database) -> decide -> note what changes
+
+Invariants:
+1. The state after a run of records does not depend on how they were cut into batches.
+2. A key is written at most once per batch, whatever the records did to it.
+3. Nothing is written while planning, so views into the database stay valid.
+
+Knows the layout of values, not LMDB: `lookup` is injected.
+"""
+
+from collections.abc import Callable
+
+from shard.change import Change
+from shard.layout import JOURNAL, DocumentRecord, encode_document, number, vector_key
+from shard.outcomes import Operation, Outcome, decide
+
+Pairs = list[tuple[bytes, bytes]]
+
+
+class Batch:
+    """The planned writes. Those of `documents` and `vectors` map a key to its new value, None to delete it."""
+
+    def __init__(self, lookup: Callable[[bytes], DocumentRecord | None], next_row: int) -> None:
+        self._lookup = lookup
+        self._before: dict[bytes, DocumentRecord | None] = {}
+        self._now: dict[bytes, DocumentRecord | None] = {}
+        self.next_row = next_row
+        self.vectors: dict[bytes, bytes | None] = {}
+        self.vector_counts: dict[int, int] = {}
+        self.journal: Pairs = []
+        self.tail: Pairs = []
+
+    def add(self, change: Change, payload: bytes, epoch: int, digest: bytes) -> None:
+        """Plans one change, the successor of the one before."""
+        current = self._current(change.id)
+        version = None if current is None else current.version
+        decision = decide(change.operation, change.condition, change.expected_version, change.seq, version)
+        row = 0 if current is None else current.row
+        if decision.outcome is Outcome.APPLIED:
+            if change.operation is Operation.PUT:
+                row = self._put(change, current)
+            elif current is not None:
+                self._patch_or_delete(change, current)
+        key = number(change.seq)
+        entry = JOURNAL.pack(change.operation, decision.outcome, epoch, row, decision.version, digest)
+        self.journal.append((key, entry))
+        self.tail.append((key, digest + payload))
+
+    def documents(self) -> dict[bytes, bytes | None]:
+        """The changed documents, by row."""
+        writes: dict[bytes, bytes | None] = {}
+        for encoded, document in self._changed():
+            before = self._before[encoded]
+            if before is not None and (document is None or document.row != before.row):
+                writes[number(before.row)] = None
+            if document is not None:
+                writes[number(document.row)] = encode_document(document)
+        return writes
+
+    def moved_ids(self) -> list[tuple[bytes, int | None, int | None]]:
+        """The ids whose row changed, with the row before and after, None for no document."""
+        moved = []
+        for encoded, document in self._changed():
+            before = self._before[encoded]
+            old, new = before.row if before else None, document.row if document else None
+            if old != new:
+                moved.append((encoded, old, new))
+        return moved
+
+    def _changed(self) -> list[tuple[bytes, DocumentRecord | None]]:
+        return [(encoded, now) for encoded, now in self._now.items() if now is not self._before[encoded]]
+
+    def _current(self, encoded: bytes) -> DocumentRecord | None:
+        if encoded not in self._now:
+            self._now[encoded] = self._before[encoded] = self._lookup(encoded)
+        return self._now[encoded]
+
+    def _put(self, change: Change, current: DocumentRecord | None) -> int:
+        if current is None:
+            row = self.next_row
+            self.next_row += 1
+        else:
+            row = current.row
+            self._drop_vectors(current)
+        for model, data in change.vectors.items():
+            self.vectors[vector_key(model, row)] = data
+            self._count(model, 1)
+        self._now[change.id] = DocumentRecord(
+            row=row,
+            version=change.seq,
+            written_at_us=change.written_at_us,
+            models=tuple(change.vectors),
+            id=change.id,
+            attributes=change.attributes,
+            text=change.text,
+        )
+        return row
+
+    def _patch_or_delete(self, change: Change, current: DocumentRecord) -> None:
+        if change.operation is Operation.DELETE:
+            self._drop_vectors(current)
+            self._now[change.id] = None
+            return
+        self._now[change.id] = DocumentRecord(
+            row=current.row,
+            version=current.version,
+            written_at_us=change.written_at_us,
+            models=current.models,
+            id=current.id,
+            attributes=change.attributes,
+            # The text may be a view into the page that this very batch rewrites.
+            text=bytes(current.text),
+        )
+
+    def _drop_vectors(self, document: DocumentRecord) -> None:
+        for model in document.models:
+            self.vectors[vector_key(model, document.row)] = None
+            self._count(model, -1)
+
+    def _count(self, model: int, change: int) -> None:
+        self.vector_counts[model] = self.vector_counts.get(model, 0) + change

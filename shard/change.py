@@ -1,0 +1,92 @@
+"""A record of the log, parsed and checked: what storage is asked to change.
+
+What does not parse stops the replica (RecordUnreadable): a skipped record would make replicas differ. That holds for
+records of a later format, too. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from kintsugi.ids import MAX_TEXT_BYTES
+from kintsugi.internal.v1 import log_pb2
+from kintsugi.log import records
+from kintsugi.log.faults import RecordUnreadable
+from shard.outcomes import Condition, Operation
+
+_INTEGER_ID_BYTES: Final = 9
+_OPERATIONS = {"put": Operation.PUT, "patch": Operation.PATCH, "delete": Operation.DELETE}
+_CONDITIONS = {int(condition): condition for condition in Condition}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`attributes`, `text` and `vectors` (by model, ascending) are those of a put; a patch has attributes only."""
+
+    seq: int
+    id: bytes
+    operation: Operation
+    condition: Condition
+    expected_version: int
+    written_at_us: int
+    attributes: bytes
+    text: bytes
+    vectors: dict[int, bytes]
+
+
+def parse(seq: int, payload: bytes, vector_bytes: Mapping[int, int]) -> Change:
+    """Parses the record `seq`. `vector_bytes` are the sizes of a stored vector, by model."""
+    try:
+        record = records.parse(payload)
+    except RecordUnreadable as error:
+        raise RecordUnreadable(f"record {seq}: {error}") from error
+    operation = _OPERATIONS.get(record.WhichOneof("operation") or "")
+    condition = _CONDITIONS.get(record.condition)
+    if operation is None or condition is None:
+        raise RecordUnreadable(f"record {seq} has an unknown operation or condition {record.condition}")
+    if condition is Condition.IF_VERSION and not record.expected_version:
+        raise RecordUnreadable(f"record {seq} has expected_version 0, must be at least 1")
+    attributes, text, vectors = b"", b"", dict[int, bytes]()
+    if operation is Operation.PUT:
+        attributes, text = record.put.attributes, record.put.text.encode()
+        vectors = _vectors(seq, record.put, vector_bytes)
+    elif operation is Operation.PATCH:
+        attributes = record.patch.attributes
+    return Change(
+        seq=seq,
+        id=_checked_id(seq, record.id),
+        operation=operation,
+        condition=condition,
+        expected_version=record.expected_version,
+        written_at_us=record.written_at_us,
+        attributes=attributes,
+        text=text,
+        vectors=vectors,
+    )
+
+
+def _checked_id(seq: int, encoded: bytes) -> bytes:
+    if encoded[:1] == b"\x00" and len(encoded) == _INTEGER_ID_BYTES:
+        return encoded
+    if encoded[:1] == b"\x01" and 1 < len(encoded) <= 1 + MAX_TEXT_BYTES:
+        try:
+            str(encoded[1:], "utf-8")
+        except UnicodeDecodeError as error:
+            raise RecordUnreadable(f"record {seq} has an id that is not UTF-8") from error
+        return encoded
+    raise RecordUnreadable(f"record {seq} has a malformed id of {len(encoded)} bytes, type byte {encoded[:1]!r}")
+
+
+def _vectors(seq: int, put: log_pb2.Put, vector_bytes: Mapping[int, int]) -> dict[int, bytes]:
+    vectors: dict[int, bytes] = {}
+    for vector in put.vectors:
+        model, data = vector.model, vector.data
+        expected = vector_bytes.get(model)
+        if expected is None:
+            raise RecordUnreadable(f"record {seq} has a vector of model {model}, which this replica does not know")
+        if len(data) != expected:
+            raise RecordUnreadable(f"record {seq} has a vector of {len(data)} bytes, model {model} needs {expected}")
+        if model in vectors:
+            raise RecordUnreadable(f"record {seq} has two vectors of model {model}")
+        vectors[model] = data
+    return vectors if len(vectors) < 2 else dict(sorted(vectors.items()))

@@ -1,0 +1,120 @@
+"""Reads and trims the two sub-databases that are ordered by sequence number: journal and tail.
+
+The journal tells what each record did, for index builds and outcomes; the tail keeps the records themselves, for
+recovery. Both are contiguous and end at the replica's position. Works inside the transaction it is given.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kintsugi.position import Position
+from shard.layout import DIGEST_BYTES, JOURNAL, JOURNAL_DTYPE, number
+from shard.outcomes import Operation, Outcome
+from shard.storage_faults import JournalTrimmed, StorageCorrupt
+
+Rows = npt.NDArray[np.uint64]
+TailEntry = tuple[int, bytes, bytes]
+
+_NO_ROWS: Rows = np.empty(0, dtype=np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSlice:
+    """The rows whose vectors some consecutive records changed, each once and ascending, deleted ones included; and the
+    position after the last of those records."""
+
+    position: Position
+    rows: Rows
+
+    @property
+    def epoch(self) -> int:
+        return self.position.epoch
+
+    @property
+    def last_seq(self) -> int:
+        return self.position.seq
+
+    @property
+    def digest(self) -> bytes:
+        return self.position.digest
+
+
+def first_seq(txn: Any, database: Any) -> int:
+    """The first sequence number kept, 0 when there is none."""
+    cursor = txn.cursor(database)
+    return int.from_bytes(cursor.key(), "big") if cursor.first() else 0
+
+
+def position_at(txn: Any, journal: Any, seq: int) -> Position | None:
+    """The position after the record `seq`, None when the journal does not hold it."""
+    value = txn.get(number(seq), db=journal)
+    if value is None:
+        return None
+    _, _, epoch, _, _, digest = JOURNAL.unpack(value)
+    return Position(epoch, seq, digest)
+
+
+def changed_rows(txn: Any, journal: Any, after: Position | None, after_seq: int, limit: int) -> JournalSlice:
+    """What up to `limit` records after `after_seq` changed. `after` is that position where known."""
+    cursor = txn.cursor(journal)
+    if not cursor.set_range(number(after_seq + 1)):
+        if after is None:
+            raise JournalTrimmed(f"journal does not hold record {after_seq}")
+        return JournalSlice(after, _NO_ROWS)
+    if int.from_bytes(cursor.key(), "big") != after_seq + 1:
+        raise JournalTrimmed(f"journal begins at {first_seq(txn, journal)}, cannot be followed from {after_seq}")
+    values = [value for value, _ in zip(cursor.iternext(keys=False), range(limit), strict=False)]
+    entries = np.frombuffer(b"".join(values), dtype=JOURNAL_DTYPE)
+    # A patch leaves every vector as it is.
+    changed = (entries["outcome"] == Outcome.APPLIED) & (entries["operation"] != Operation.PATCH)
+    last = entries[-1]
+    position = Position(int(last["epoch"]), after_seq + len(entries), last["digest"].tobytes())
+    return JournalSlice(position, np.unique(entries["row"][changed].astype(np.uint64)))
+
+
+def outcomes(txn: Any, journal: Any, first: int, last: int) -> list[tuple[Outcome, int]]:
+    """The outcome and the document version after each record; FORGOTTEN where the journal no longer tells."""
+    found = []
+    for seq in range(first, last + 1):
+        value = txn.get(number(seq), db=journal)
+        if value is None:
+            found.append((Outcome.FORGOTTEN, 0))
+            continue
+        _, outcome, _, _, version, _ = JOURNAL.unpack(value)
+        found.append((Outcome(outcome), version))
+    return found
+
+
+def tail_entries(txn: Any, tail: Any, first: int, last: int, max_bytes: int) -> list[TailEntry]:
+    """The raw records from `first` on, up to `last` or about `max_bytes`."""
+    entries: list[TailEntry] = []
+    cursor = txn.cursor(tail)
+    size = 0
+    if not cursor.set_range(number(first)):
+        return entries
+    for key, value in cursor.iternext():
+        seq = int.from_bytes(key, "big")
+        if seq > last or size >= max_bytes:
+            break
+        if seq != first + len(entries):
+            raise StorageCorrupt(f"tail holds {seq} where {first + len(entries)} must be")
+        entries.append((seq, bytes(value[DIGEST_BYTES:]), bytes(value[:DIGEST_BYTES])))
+        size += len(value)
+    return entries
+
+
+def delete_below(txn: Any, database: Any, seq: int, limit: int) -> int:
+    """Deletes up to `limit` of the first entries, all below `seq`, and returns how many."""
+    cursor = txn.cursor(database)
+    deleted = 0
+    bound = number(seq)
+    is_on_entry = cursor.first()
+    while is_on_entry and deleted < limit and bytes(cursor.key()) < bound:
+        # Leaves the cursor on the next entry, if there is one.
+        cursor.delete()
+        deleted += 1
+        is_on_entry = bool(cursor.key())
+    return deleted

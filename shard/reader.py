@@ -1,0 +1,225 @@
+"""Reads documents and vectors within one read transaction: one consistent state, whatever is written meanwhile.
+
+What it returns are copies and outlives the transaction. Made by Storage.reading(), used by one thread.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kintsugi.metrics import FloatArray
+from shard.environment import Databases
+from shard.journal import Rows
+from shard.layout import (
+    MAX_KEY_BYTES,
+    ROW_BYTES,
+    DocumentRecord,
+    decode_document,
+    document_content,
+    document_name,
+    id_and_row,
+    id_key,
+    model_prefix,
+    number,
+    vector_key,
+)
+from shard.storage_faults import StorageCorrupt
+
+Mask = npt.NDArray[np.bool_]
+
+_VECTOR_KEY_DTYPE = np.dtype([("model", ">u2"), ("row", ">u8")])
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What to read beside id and version."""
+
+    attributes: bool = False
+    text: bool = False
+    vectors: bool = False
+
+
+NOTHING = Fields()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """`id` in its ordered encoding. Attributes, text and vectors (raw elements by model) are empty unless asked for."""
+
+    id: bytes
+    row: int
+    version: int
+    written_at_us: int
+    attributes: str = ""
+    text: str = ""
+    vectors: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def payload_bytes(self) -> int:
+        return len(self.id) + len(self.attributes) + len(self.text) + sum(map(len, self.vectors.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class HitColumns:
+    """What there is at some rows, in the order asked for. Rows that are gone are left out of every column; attributes
+    and texts are empty lists unless asked for."""
+
+    rows: Rows
+    ids: list[bytes]
+    versions: npt.NDArray[np.uint64]
+    attributes: list[str]
+    texts: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Documents in id order, and whether there are more behind the last one."""
+
+    documents: list[StoredDocument]
+    more: bool
+
+
+def find_row(txn: Any, ids: Any, encoded: bytes) -> int | None:
+    """The row of an id, None when there is no such document."""
+    if len(encoded) < MAX_KEY_BYTES:
+        value = txn.get(encoded, None, ids)
+        return None if value is None else int.from_bytes(value[-ROW_BYTES:], "big")
+    key, mark = id_key(encoded)
+    cursor = txn.cursor(ids)
+    if not cursor.set_range_dup(key, mark):
+        return None
+    found, row = id_and_row(bytes(cursor.key()), bytes(cursor.value()))
+    return row if found == encoded else None
+
+
+def find_document(txn: Any, databases: Databases, encoded: bytes) -> DocumentRecord | None:
+    """A document by its id. With buffers, its attributes and text are views that end at the next write."""
+    row = find_row(txn, databases.ids, encoded)
+    if row is None:
+        return None
+    value = txn.get(number(row), None, databases.documents)
+    if value is None:
+        raise StorageCorrupt(f"row {row} has an id but no document")
+    return decode_document(row, value)
+
+
+class Reader:
+    def __init__(self, txn: Any, databases: Databases, dimensions: Mapping[int, int], dtype: np.dtype[Any]) -> None:
+        self._txn = txn
+        self._databases = databases
+        self._dimensions = dimensions
+        self._dtype = dtype
+
+    def vectors(self, model: int, rows: Rows) -> tuple[Mask, FloatArray]:
+        """Which rows have a vector of the model, and a line per row asked for: zeros where there is none."""
+        dimension = self._dimensions[model]
+        keys = np.empty(len(rows), dtype=_VECTOR_KEY_DTYPE)
+        keys["model"] = model
+        keys["row"] = rows
+        packed = keys.tobytes()
+        get, database, width = self._txn.get, self._databases.vectors, _VECTOR_KEY_DTYPE.itemsize
+        values = [get(packed[at : at + width], None, database) for at in range(0, len(packed), width)]
+        absent = [at for at, value in enumerate(values) if value is None]
+        present = np.ones(len(values), dtype=np.bool_)
+        if absent:
+            present[absent] = False
+            zeros = bytes(dimension * self._dtype.itemsize)
+            values = [zeros if value is None else value for value in values]
+        return present, self._matrix(values, model)
+
+    def vectors_after(self, model: int, row: int, limit: int) -> tuple[Rows, FloatArray]:
+        """The next vectors of a model behind a row, in row order."""
+        cursor = self._txn.cursor(self._databases.vectors)
+        prefix = model_prefix(model)
+        rows: list[int] = []
+        values: list[Any] = []
+        if cursor.set_range(vector_key(model, row + 1)):
+            for key, value in cursor.iternext():
+                if key[:2] != prefix or len(rows) == limit:
+                    break
+                rows.append(int.from_bytes(key[2:], "big"))
+                values.append(value)
+        return np.array(rows, dtype=np.uint64), self._matrix(values, model)
+
+    def hits(self, rows: Rows, fields: Fields = NOTHING) -> HitColumns:
+        get, database = self._txn.get, self._databases.documents
+        values = [(row, get(row.to_bytes(ROW_BYTES, "big"), None, database)) for row in rows.tolist()]
+        found = [(row, value) for row, value in values if value is not None]
+        names = [document_name(value) for _, value in found]
+        contents = [document_content(value) for _, value in found] if fields.attributes or fields.text else []
+        return HitColumns(
+            rows=np.array([row for row, _ in found], dtype=np.uint64),
+            ids=[name for name, _ in names],
+            versions=np.array([version for _, version in names], dtype=np.uint64),
+            attributes=[str(attributes, "utf-8") for attributes, _ in contents] if fields.attributes else [],
+            texts=[str(text, "utf-8") for _, text in contents] if fields.text else [],
+        )
+
+    def get(self, ids: Sequence[bytes], fields: Fields = NOTHING) -> list[StoredDocument | None]:
+        """The documents in the order of the ids, None for those that do not exist."""
+        found = (find_document(self._txn, self._databases, encoded) for encoded in ids)
+        return [None if document is None else self._stored(document, fields) for document in found]
+
+    def scroll(self, after: bytes, limit: int, fields: Fields, max_bytes: int) -> Page:
+        """The next documents in id order behind `after`; at least one, fewer than `limit` when they are large."""
+        documents: list[StoredDocument] = []
+        size = 0
+        cursor = self._txn.cursor(self._databases.ids)
+        if not self._seek_behind(cursor, after):
+            return Page(documents, more=False)
+        for key, value in cursor.iternext():
+            if len(documents) == limit or size > max_bytes:
+                return Page(documents, more=True)
+            encoded, row = id_and_row(bytes(key), bytes(value))
+            raw = self._txn.get(number(row), None, self._databases.documents)
+            if raw is None:
+                raise StorageCorrupt(f"row {row} has an id but no document")
+            document = self._stored(decode_document(row, raw), fields)
+            if document.id != encoded:
+                raise StorageCorrupt(f"row {row} has two ids")
+            documents.append(document)
+            size += document.payload_bytes
+        return Page(documents, more=False)
+
+    def _seek_behind(self, cursor: Any, after: bytes) -> bool:
+        """Moves to the first id behind `after`."""
+        if not after:
+            return bool(cursor.first())
+        key, mark = id_key(after)
+        if not cursor.set_range(key):
+            return False
+        if bytes(cursor.key()) != key:
+            return True
+        # Rows are above 0, so this is behind every smaller mark and before the entry of `after` itself.
+        if not cursor.set_range_dup(key, mark):
+            return bool(cursor.set_key(key) and cursor.next_nodup())
+        found, _ = id_and_row(key, bytes(cursor.value()))
+        return bool(cursor.next()) if found == after else True
+
+    def _stored(self, document: DocumentRecord, fields: Fields) -> StoredDocument:
+        vectors: dict[int, bytes] = {}
+        if fields.vectors:
+            for model in document.models:
+                value = self._txn.get(vector_key(model, document.row), None, self._databases.vectors)
+                if value is None:
+                    raise StorageCorrupt(f"row {document.row} lacks its vector of model {model}")
+                vectors[model] = bytes(value)
+        return StoredDocument(
+            id=document.id,
+            row=document.row,
+            version=document.version,
+            written_at_us=document.written_at_us,
+            attributes=str(document.attributes, "utf-8") if fields.attributes else "",
+            text=str(document.text, "utf-8") if fields.text else "",
+            vectors=vectors,
+        )
+
+    def _matrix(self, values: list[Any], model: int) -> FloatArray:
+        dimension = self._dimensions[model]
+        data = b"".join(values)
+        if len(data) != len(values) * dimension * self._dtype.itemsize:
+            raise StorageCorrupt(f"vectors of model {model} do not have {dimension} elements each")
+        return np.frombuffer(data, dtype=self._dtype).reshape(len(values), dimension)
