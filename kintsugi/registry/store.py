@@ -128,23 +128,24 @@ class RegistryStore:
             raise Conflict(f"the registry is at revision {values[0].decode()}, the change was for {base.revision}")
         raise self._not_ours(status, values, base.cluster_id)
 
-    async def update(self, change: Change, check: Callable[[Reading], None] | None = None) -> Snapshot:
+    async def update(
+        self, change: Change, known: Snapshot | None = None, check: Callable[[Reading], None] | None = None
+    ) -> Snapshot:
         """Reads, lets `change` decide what to put or delete, and commits, again when somebody else was faster. Returns
         the registry after it. `change` may be called several times and must not have effects of its own; `check` may
-        refuse what was read by raising."""
-        known: Snapshot | None = None
+        refuse what was read, compared to what is `known`, by raising."""
         for attempt in range(_UPDATE_ATTEMPTS):
             reading = await self.read_after(known)
             if reading is None:
                 raise self._not_ours(b"missing", [], "")
             if check is not None:
                 check(reading)
-            known = reading.snapshot
-            changes = _changes(known, change(known.view()))
+            base = reading.snapshot
+            changes = _changes(base, change(base.view()))
             if not changes:
-                return known
+                return base
             try:
-                return await self.commit(known, changes)
+                return await self.commit(base, changes)
             except Conflict:
                 if attempt == _UPDATE_ATTEMPTS - 1:
                     raise
@@ -173,11 +174,14 @@ class RegistryStore:
             reason="REGISTRY_NEWER",
         )
 
-    async def wait_event(self, after: tuple[int, int], timeout_ms: int) -> None:
-        """Returns when the registry has a version after (incarnation, revision), or at the timeout."""
+    async def wait_event(self, after: tuple[int, int], timeout_ms: int) -> bool:
+        """Waits until the registry has a version after (incarnation, revision); False at the timeout."""
         last = f"{after[0]}-{after[1]}"
         with redis_errors("waiting for the registry's events"):
-            await self._client.xread({self._keys.events: last}, count=1, block=min(timeout_ms, MAX_BLOCK_MS))
+            events: Any = await self._client.xread(
+                {self._keys.events: last}, count=1, block=min(timeout_ms, MAX_BLOCK_MS)
+            )
+        return bool(events)
 
     async def renew_lease(self, member_id: str, ttl_ms: int, info: LeaseInfo) -> None:
         await self._leases.renew(member_id, ttl_ms, info)
