@@ -1,0 +1,115 @@
+"""Lets a bounded amount of reading run, a bounded amount wait, and sends the rest away at once with a retry delay.
+
+Guarantees: at most `max_running` queries run (a single larger call runs alone); waiters go in the order they came; a
+call is refused as soon as it is clear that it would wait beyond its deadline, so that accepted work can still meet it.
+Knows nothing about what is admitted.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from coordinator.deadline import Clock, Deadline
+from kintsugi.errors import DeadlineExceeded, ResourceExhausted
+
+_MIN_RETRY_DELAY_S = 0.05
+_MAX_RETRY_DELAY_S = 5.0
+# How much one more call changes the estimate of what a query costs.
+_COST_WEIGHT = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionStats:
+    running: int
+    waiting: int
+    refused: int
+
+
+@dataclass(slots=True)
+class _Waiter:
+    queries: int
+    admitted: asyncio.Future[None]
+
+
+class Admission:
+    def __init__(self, *, max_running: int, max_waiting: int, clock: Clock) -> None:
+        self._max_running = max_running
+        self._max_waiting = max_waiting
+        self._clock = clock
+        self._running = 0
+        self._waiting = 0
+        self._refused = 0
+        self._waiters: deque[_Waiter] = deque()
+        # The time between two queries leaving, while the limit is reached.
+        self._seconds_per_query = 0.0
+
+    @asynccontextmanager
+    async def admit(self, queries: int, deadline: Deadline) -> AsyncIterator[None]:
+        """Runs its body once there is room for that many queries. Raises ResourceExhausted at once when the queue is
+        full or too long for the deadline, DeadlineExceeded when the deadline passes while waiting."""
+        if self._waiters or not self._has_room(queries):
+            await self._wait(queries, deadline)
+        else:
+            self._running += queries
+        started = self._clock()
+        try:
+            yield
+        finally:
+            self._learn(queries, self._clock() - started)
+            self._running -= queries
+            self._wake()
+
+    def stats(self) -> AdmissionStats:
+        return AdmissionStats(self._running, self._waiting, self._refused)
+
+    def _has_room(self, queries: int) -> bool:
+        return self._running == 0 or self._running + queries <= self._max_running
+
+    async def _wait(self, queries: int, deadline: Deadline) -> None:
+        expected_s = (self._waiting + queries) * self._seconds_per_query
+        if self._waiting + queries > self._max_waiting:
+            raise self._refusal(f"{self._waiting} queries are waiting, the bound is {self._max_waiting}", expected_s)
+        if expected_s > deadline.remaining_s:
+            raise self._refusal(
+                f"{self._waiting} queries are waiting for about {expected_s:.2f} s, "
+                f"the deadline leaves {deadline.remaining_s:.2f} s",
+                expected_s,
+            )
+        waiter = _Waiter(queries, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        self._waiting += queries
+        try:
+            async with asyncio.timeout(deadline.remaining_s):
+                await waiter.admitted
+        except BaseException as error:
+            self._give_up(waiter)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded("the deadline passed while the call waited to be admitted") from error
+            raise
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        if waiter.admitted.done() and not waiter.admitted.cancelled():  # admitted in the very same turn of the loop
+            self._running -= waiter.queries
+        else:
+            self._waiters.remove(waiter)
+            self._waiting -= waiter.queries
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiters and self._has_room(self._waiters[0].queries):
+            waiter = self._waiters.popleft()
+            self._waiting -= waiter.queries
+            self._running += waiter.queries
+            waiter.admitted.set_result(None)
+
+    def _learn(self, queries: int, took_s: float) -> None:
+        # Little's law: with `running` queries inside, one leaves every took / running seconds.
+        seconds = took_s / max(self._running, queries)
+        self._seconds_per_query += _COST_WEIGHT * (seconds - self._seconds_per_query)
+
+    def _refusal(self, message: str, expected_s: float) -> ResourceExhausted:
+        self._refused += 1
+        delay_s = min(max(expected_s, _MIN_RETRY_DELAY_S), _MAX_RETRY_DELAY_S)
+        return ResourceExhausted(message, retry_delay_s=delay_s)

@@ -1,0 +1,217 @@
+"""Sends concurrent queries of one plan to a replica as one message.
+
+1. A lone query leaves at once: a lane (one replica, one plan) holds queries back only while its messages are in flight.
+2. A message is bounded in queries and bytes; queries leave in the order they came.
+3. Every waiter has its own deadline and cancellation. A message lives as long as somebody waits for it.
+4. A failure of a message is the failure of all its waiters, except that a message whose answer is too large is sent
+   again in halves: waiters must not fail because of their company.
+
+Knows nothing about which replica is right: see fanout.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from coordinator import merge
+from coordinator.deadline import Clock, Deadline
+from coordinator.merge import Hits
+from coordinator.shards import ANSWER_TOO_LARGE, position_message
+from kintsugi.errors import DeadlineExceeded, ResourceExhausted
+from kintsugi.internal.v1 import shard_pb2
+from kintsugi.metrics import FloatArray
+from kintsugi.position import Position
+from kintsugi.v1 import types_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class LaneKey:
+    """What queries must have in common to share a message."""
+
+    address: str
+    collection_uid: str
+    shard: int
+    model: str
+    k: int
+    exact: bool
+    oversampling: float
+    at_least: Position | None
+    attributes: bool
+    text: bool
+    registry_revision: int
+
+    def request(self, queries: bytes, count: int) -> shard_pb2.ShardSearchRequest:
+        return shard_pb2.ShardSearchRequest(
+            replica=shard_pb2.ReplicaRef(collection_uid=self.collection_uid, shard=self.shard),
+            model=self.model,
+            queries=queries,
+            count=count,
+            k=self.k,
+            exact=self.exact,
+            oversampling=self.oversampling,
+            at_least=position_message(self.at_least),
+            fields=types_pb2.DocumentFields(attributes=self.attributes, text=self.text),
+            registry_revision=self.registry_revision,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardAnswer:
+    """One shard's hits for the queries of one waiter, and what the replica holds."""
+
+    hits: Hits
+    documents: int
+    documents_with_vector: int
+
+
+Send = Callable[[str, shard_pb2.ShardSearchRequest, Deadline], Awaitable[shard_pb2.ShardSearchResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """`max_in_flight`: messages per lane. 1 makes the largest messages; 2 keeps the replica busy while answers travel."""
+
+    max_queries: int = 256
+    max_bytes: int = 4 * 2**20
+    max_in_flight: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingStats:
+    lanes: int
+    queries: int
+    messages: int
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    queries: FloatArray
+    deadline: Deadline
+    answer: asyncio.Future[ShardAnswer]
+
+
+@dataclass(slots=True, eq=False)
+class _Message:
+    waiters: list[_Waiter]
+    task: asyncio.Task[None] | None = None
+
+    def abandon(self) -> None:
+        if self.task is not None and all(waiter.answer.done() for waiter in self.waiters):
+            self.task.cancel()
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    queue: deque[_Waiter] = field(default_factory=deque)
+    in_flight: set[_Message] = field(default_factory=set)
+
+
+class Batcher:
+    def __init__(self, send: Send, clock: Clock, limits: BatchLimits | None = None) -> None:
+        self._send = send
+        self._clock = clock
+        self._limits = limits or BatchLimits()
+        self._lanes: dict[LaneKey, _Lane] = {}
+        self._queries = 0
+        self._messages = 0
+
+    async def search(self, key: LaneKey, queries: FloatArray, deadline: Deadline) -> ShardAnswer:
+        """Searches `queries` (count x dimension, little-endian f32). Raises the KintsugiError of the call."""
+        lane = self._lanes.setdefault(key, _Lane())
+        waiter = _Waiter(queries, deadline, asyncio.get_running_loop().create_future())
+        lane.queue.append(waiter)
+        self._queries += len(queries)
+        self._pump(key, lane)
+        try:
+            async with asyncio.timeout(deadline.remaining_s):
+                return await waiter.answer
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"no answer from {key.address} within the deadline") from error
+        finally:
+            waiter.answer.cancel()  # a no-op after an answer
+            for message in list(lane.in_flight):
+                message.abandon()
+            self._pump(key, lane)
+
+    def stats(self) -> BatchingStats:
+        return BatchingStats(len(self._lanes), self._queries, self._messages)
+
+    def _pump(self, key: LaneKey, lane: _Lane) -> None:
+        while lane.queue and len(lane.in_flight) < self._limits.max_in_flight:
+            waiters = self._next_waiters(lane)
+            if waiters:
+                self._launch(key, lane, _Message(waiters))
+        while lane.queue and lane.queue[0].answer.done():
+            lane.queue.popleft()
+        if not lane.queue and not lane.in_flight and self._lanes.get(key) is lane:
+            del self._lanes[key]
+
+    def _next_waiters(self, lane: _Lane) -> list[_Waiter]:
+        taken: list[_Waiter] = []
+        queries = size = 0
+        while lane.queue:
+            waiter = lane.queue[0]
+            if not waiter.answer.done():
+                queries += len(waiter.queries)
+                size += waiter.queries.nbytes
+                if taken and (queries > self._limits.max_queries or size > self._limits.max_bytes):
+                    break
+                taken.append(waiter)
+            lane.queue.popleft()
+        return taken
+
+    def _launch(self, key: LaneKey, lane: _Lane, message: _Message) -> None:
+        lane.in_flight.add(message)
+        message.task = asyncio.create_task(self._deliver(key, message.waiters))
+
+        def landed(_: asyncio.Task[None]) -> None:
+            lane.in_flight.discard(message)
+            self._pump(key, lane)
+
+        message.task.add_done_callback(landed)
+
+    async def _deliver(self, key: LaneKey, waiters: Sequence[_Waiter]) -> None:
+        """Makes one call and settles its waiters, whatever happens."""
+        try:
+            response, hits = await self._call(key, waiters)
+        except asyncio.CancelledError:
+            for waiter in waiters:
+                waiter.answer.cancel()
+            raise
+        except ResourceExhausted as error:
+            if error.reason == ANSWER_TOO_LARGE and len(waiters) > 1:
+                middle = len(waiters) // 2
+                await self._deliver(key, waiters[:middle])
+                await self._deliver(key, waiters[middle:])
+                return
+            _settle_all(waiters, error)
+        except Exception as error:  # noqa: BLE001 a waiter left behind would wait for its whole deadline
+            _settle_all(waiters, error)
+        else:
+            _settle(waiters, response, hits)
+
+    async def _call(self, key: LaneKey, waiters: Sequence[_Waiter]) -> tuple[shard_pb2.ShardSearchResponse, Hits]:
+        matrix = waiters[0].queries if len(waiters) == 1 else np.concatenate([waiter.queries for waiter in waiters])
+        deadline = max((waiter.deadline for waiter in waiters), key=lambda each: each.at)
+        self._messages += 1
+        response = await self._send(key.address, key.request(matrix.tobytes(), len(matrix)), deadline)
+        return response, merge.from_shard(response, len(matrix))
+
+
+def _settle(waiters: Sequence[_Waiter], response: shard_pb2.ShardSearchResponse, hits: Hits) -> None:
+    start = 0
+    for waiter in waiters:
+        stop = start + len(waiter.queries)
+        if not waiter.answer.done():
+            part = hits if len(waiters) == 1 else hits.slice_queries(start, stop)
+            waiter.answer.set_result(ShardAnswer(part, response.documents, response.documents_with_vector))
+        start = stop
+
+
+def _settle_all(waiters: Sequence[_Waiter], error: Exception) -> None:
+    for waiter in waiters:
+        if not waiter.answer.done():
+            waiter.answer.set_exception(error)

@@ -1,0 +1,126 @@
+"""What this coordinator has experienced with each replica server: calls in flight, failures, latencies. From that, who
+is asked first, and when a second try is due. Purely local, so it needs no registry and no agreement.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from coordinator.deadline import Clock
+from coordinator.plan import Target
+
+_LATENCIES_KEPT = 64
+_FIRST_PENALTY_S = 0.2
+_MAX_PENALTY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeSettings:
+    """`share`: second tries per first try, at most; raise it to cut the tail further, lower it to spare the shards.
+    The delay before one is `latency_factor` times the 95th percentile of the replica's recent answers."""
+
+    share: float = 0.05
+    burst: float = 10.0
+    latency_factor: float = 1.5
+    first_delay_s: float = 0.1
+    min_delay_s: float = 0.01
+    max_delay_s: float = 1.0
+
+
+@dataclass(slots=True)
+class _Experience:
+    in_flight: int = 0
+    failures: int = 0
+    avoided_until: float = float("-inf")
+    last_asked: int = 0
+    last_answer_at: float = float("-inf")
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
+
+
+class ReplicaLoad:
+    """Bounded by the number of addresses that the registry ever named while this process ran."""
+
+    def __init__(self, clock: Clock, hedging: HedgeSettings | None = None) -> None:
+        self._clock = clock
+        self._hedging = hedging or HedgeSettings()
+        self._known: dict[str, _Experience] = {}
+        self._asked = 0
+        self._second_tries = self._hedging.burst
+
+    def order(self, targets: Sequence[Target]) -> list[Target]:
+        """The best first: without recent failures, then with the fewest calls in flight, then the longest unasked."""
+        now = self._clock()
+
+        def badness(target: Target) -> tuple[bool, int, int]:
+            known = self._of(target)
+            return (known.avoided_until > now, known.in_flight, known.last_asked)
+
+        return sorted(targets, key=badness)
+
+    @contextmanager
+    def asking(self, target: Target) -> Iterator[None]:
+        known = self._of(target)
+        self._asked += 1
+        known.last_asked = self._asked
+        known.in_flight += 1
+        if known.failures:  # one probe at a time, until one succeeds
+            known.avoided_until = self._clock() + _penalty_s(known.failures)
+        try:
+            yield
+        finally:
+            known.in_flight -= 1
+
+    def succeeded(self, target: Target, took_s: float | None) -> None:
+        """`took_s` is None when the time says nothing about the replica, as after waiting for a write."""
+        known = self._of(target)
+        known.failures = 0
+        known.avoided_until = float("-inf")
+        known.last_answer_at = self._clock()
+        if took_s is not None:
+            known.latencies.append(took_s)
+
+    def failed(self, target: Target) -> None:
+        """Avoids the replica for a while, longer after each failure in a row. It is still asked when all others fail."""
+        known = self._of(target)
+        known.failures += 1
+        known.avoided_until = self._clock() + _penalty_s(known.failures)
+
+    def outrun(self, target: Target, asked_at: float) -> None:
+        """Another replica was asked later and answered sooner, or nobody answered in time: a failure, unless the replica
+        is merely slow and answered others meanwhile."""
+        if self._of(target).last_answer_at < asked_at:
+            self.failed(target)
+
+    def second_try_delay_s(self, target: Target) -> float:
+        settings = self._hedging
+        latencies = sorted(self._of(target).latencies)
+        if not latencies:
+            return settings.first_delay_s
+        slow = latencies[int(0.95 * (len(latencies) - 1))]
+        return min(max(settings.latency_factor * slow, settings.min_delay_s), settings.max_delay_s)
+
+    def earn_second_try(self) -> None:
+        """Counts a first try, each of which allows a share of a second one."""
+        self._second_tries = min(self._second_tries + self._hedging.share, self._hedging.burst)
+
+    def may_compete(self, target: Target, asked_at: float) -> bool:
+        """Whether a slow call may get a second try: out of the bounded share, or, beyond it, because the replica is not
+        merely slow: it has not answered anything since."""
+        if self._second_tries >= 1:
+            self._second_tries -= 1
+            return True
+        silent_since = max(asked_at, self._of(target).last_answer_at)
+        return self._clock() - silent_since >= self._hedging.max_delay_s
+
+    @property
+    def patience_s(self) -> float:
+        """How long to go on waiting after a second try was not granted."""
+        return self._hedging.max_delay_s
+
+    def _of(self, target: Target) -> _Experience:
+        return self._known.setdefault(target.address, _Experience())
+
+
+def _penalty_s(failures: int) -> float:
+    return min(_FIRST_PENALTY_S * float(1 << min(failures - 1, 10)), _MAX_PENALTY_S)

@@ -1,0 +1,196 @@
+"""Hits of many queries in columns, and their exact merge into one top-k per query. Pure numpy.
+
+Best first, equal scores in the order of ids, so the order does not depend on which shard answered first. Knows nothing
+about shards or RPC beyond the column messages.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from kintsugi import columns
+from kintsugi.errors import Internal, InvalidArgument
+from kintsugi.ids import DocId
+from kintsugi.internal.v1 import shard_pb2
+from kintsugi.v1 import search_pb2, types_pb2
+
+IndexArray: TypeAlias = npt.NDArray[np.int64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Ids of both kinds in order. `numbers` holds an integer id itself, or the place of a string id in `texts`."""
+
+    numbers: columns.U64Array
+    is_text: BoolArray
+    texts: Sequence[str]
+
+    @classmethod
+    def of_column(cls, column: types_pb2.IdColumn) -> "Ids":
+        """Trusts the column to be well-formed: shards are our own."""
+        integers = columns.unpack_u64(column.integers, "ids.integers")
+        texts = list(column.texts)
+        if not texts:
+            return cls(integers, np.zeros(len(integers), np.bool_), texts)
+        if not column.kinds:
+            return cls(np.arange(len(texts), dtype=np.uint64), np.ones(len(texts), np.bool_), texts)
+        is_text = np.frombuffer(column.kinds, np.uint8) == 1
+        numbers = np.empty(len(is_text), np.uint64)
+        numbers[~is_text] = integers
+        numbers[is_text] = np.arange(len(texts))
+        return cls(numbers, is_text, texts)
+
+    def column(self) -> types_pb2.IdColumn:
+        texts = [self.texts[place] for place in self.numbers[self.is_text].tolist()]
+        mixed = 0 < len(texts) < len(self.numbers)
+        return types_pb2.IdColumn(
+            integers=columns.pack_u64(self.numbers[~self.is_text]),
+            texts=texts,
+            kinds=self.is_text.astype(np.uint8).tobytes() if mixed else b"",
+        )
+
+    def decoded(self) -> list[DocId]:
+        return [
+            self.texts[number] if text else number
+            for number, text in zip(self.numbers.tolist(), self.is_text.tolist(), strict=True)
+        ]
+
+    def take(self, rows: IndexArray | slice) -> "Ids":
+        return Ids(self.numbers[rows], self.is_text[rows], self.texts)
+
+
+def _concatenate_ids(parts: Sequence[Ids]) -> Ids:
+    texts: list[str] = []
+    numbers = []
+    for part in parts:
+        numbers.append(part.numbers + np.where(part.is_text, len(texts), 0).astype(np.uint64))
+        texts.extend(part.texts)
+    return Ids(np.concatenate(numbers), np.concatenate([part.is_text for part in parts]), texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """`counts` has one entry per query; the other columns hold the hits of the first query, then of the second, ...
+    `attributes` and `bodies` (the source texts) are empty when not asked for."""
+
+    counts: IndexArray
+    ids: Ids
+    scores: columns.F64Array
+    versions: columns.U64Array
+    attributes: Sequence[str] = ()
+    bodies: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def slice_queries(self, start: int, stop: int) -> "Hits":
+        """The hits of the queries from `start` to before `stop`."""
+        first, last = int(self.counts[:start].sum()), int(self.counts[:stop].sum())
+        rows = slice(first, last)
+        return Hits(
+            self.counts[start:stop],
+            self.ids.take(rows),
+            self.scores[rows],
+            self.versions[rows],
+            self.attributes[rows],
+            self.bodies[rows],
+        )
+
+    def batch_response(self, model: str, coverage: types_pb2.Coverage) -> search_pb2.SearchBatchResponse:
+        return search_pb2.SearchBatchResponse(
+            counts=self.counts.tolist(),
+            ids=self.ids.column(),
+            scores=columns.pack_f64(self.scores),
+            versions=columns.pack_u64(self.versions),
+            attributes=self.attributes,
+            texts=self.bodies,
+            model=model,
+            coverage=coverage,
+        )
+
+    def response(self, model: str, coverage: types_pb2.Coverage) -> search_pb2.SearchResponse:
+        """The friendly form, for the hits of a single query."""
+        hits = [
+            search_pb2.Hit(
+                id=columns.pack_id(doc_id),
+                score=score,
+                version=version,
+                model=model,
+                attributes=self.attributes[i] if self.attributes else "",
+                text=self.bodies[i] if self.bodies else "",
+            )
+            for i, (doc_id, score, version) in enumerate(
+                zip(self.ids.decoded(), self.scores.tolist(), self.versions.tolist(), strict=True)
+            )
+        ]
+        return search_pb2.SearchResponse(hits=hits, coverage=coverage)
+
+
+def from_shard(response: shard_pb2.ShardSearchResponse, queries: int) -> Hits:
+    """Decodes a shard's answer. Raises Internal when its columns do not fit each other."""
+    try:
+        hits = Hits(
+            np.array(response.counts, np.int64),
+            Ids.of_column(response.ids),
+            columns.unpack_f64(response.scores, "scores"),
+            columns.unpack_u64(response.versions, "versions"),
+            list(response.attributes),
+            list(response.texts),
+        )
+    except (InvalidArgument, ValueError) as error:
+        raise Internal(f"a shard answered malformed columns: {error}") from error
+    total = int(hits.counts.sum())
+    lengths = {len(hits.ids.numbers), len(hits.scores), len(hits.versions)}
+    lengths |= {len(column) for column in (hits.attributes, hits.bodies) if column}
+    if len(hits.counts) != queries or lengths != {total}:
+        raise Internal(
+            f"a shard answered {queries} queries with {len(hits.counts)} counts of {total} hits, "
+            f"but columns of {sorted(lengths)}"
+        )
+    return hits
+
+
+def merge(parts: Sequence[Hits], k: int) -> Hits:
+    """One exact top-k per query out of at least one part; every part answers the same queries, each best first."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = np.stack([part.counts for part in parts])
+    queries = counts.shape[1]
+    query = np.concatenate([np.repeat(np.arange(queries), part) for part in counts])
+    scores = np.concatenate([part.scores for part in parts])
+    ids = _concatenate_ids([part.ids for part in parts])
+    order = _order(query, scores, ids)
+    found = counts.sum(axis=0)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(found) - found, found)
+    order = order[place < k]
+    rows = order.tolist()
+    attributes = [value for part in parts for value in part.attributes]
+    bodies = [value for part in parts for value in part.bodies]
+    return Hits(
+        np.minimum(found, k),
+        ids.take(order),
+        scores[order],
+        np.concatenate([part.versions for part in parts])[order],
+        [attributes[row] for row in rows] if attributes else (),
+        [bodies[row] for row in rows] if bodies else (),
+    )
+
+
+def _order(query: IndexArray, scores: columns.F64Array, ids: Ids) -> IndexArray:
+    """The rows by query, then score from the best, then id."""
+    order: IndexArray = np.lexsort((ids.numbers, ids.is_text, -scores, query))
+    if not ids.is_text.any():
+        return order
+    # `numbers` of string ids are mere places: put runs of equal scores among strings in the order of their bytes.
+    texts, ordered_query, ordered_scores = ids.is_text[order], query[order], scores[order]
+    same = texts[1:] & texts[:-1]
+    same &= (ordered_query[1:] == ordered_query[:-1]) & (ordered_scores[1:] == ordered_scores[:-1])
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], same.astype(np.int8), [0]))))
+    for start, end in edges.reshape(-1, 2).tolist():
+        run = order[start : end + 1]
+        order[start : end + 1] = sorted(run.tolist(), key=lambda row: ids.texts[int(ids.numbers[row])].encode())
+    return order

@@ -1,0 +1,125 @@
+"""Checks the fields of search requests against their bounds, which are those that the protos promise. Pure.
+
+What comes out is complete: defaults filled in, vectors finite and of the model's dimension. Every refusal is
+InvalidArgument and names the path of the field, its value and its bound.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kintsugi import columns, limits, tokens
+from kintsugi.errors import InvalidArgument
+from kintsugi.metrics import FloatArray
+from kintsugi.registry.records import Model
+from kintsugi.tokens import Token
+from kintsugi.v1 import search_pb2, types_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`oversampling` 0 leaves the choice to the index's encoding."""
+
+    k: int
+    exact: bool
+    oversampling: float
+    min_coverage: float
+    at_least: Token | None
+    attributes: bool
+    text: bool
+
+    @property
+    def fields(self) -> types_pb2.DocumentFields:
+        return types_pb2.DocumentFields(attributes=self.attributes, text=self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchInput:
+    """A search request whose vectors wait for its model to be known."""
+
+    collection: str
+    model: str
+    count: int
+    options: Options
+    vector: search_pb2.QueryVector | None = None
+    block: types_pb2.VectorBlock | None = None
+
+    def queries(self, model: Model) -> FloatArray:
+        """The checked queries, count x dimension, little-endian f32."""
+        if self.block is not None:
+            field = "vectors[0].block"
+            matrix = columns.unpack_vectors(self.block, field, dimension=model.dimension, max_count=limits.MAX_QUERIES)
+        else:
+            assert self.vector is not None
+            field = "vectors"
+            matrix = _single_vector(self.vector, model).reshape(1, -1)
+        columns.check_values(matrix, model.metric, field)
+        return matrix.astype("<f4", copy=False)
+
+
+def check_search(request: search_pb2.SearchRequest) -> SearchInput:
+    _check_one_vector(len(request.vectors))
+    vector = request.vectors[0]
+    return SearchInput(request.collection, vector.model, 1, check_options(request.options), vector=vector)
+
+
+def check_batch(request: search_pb2.SearchBatchRequest) -> SearchInput:
+    _check_one_vector(len(request.vectors))
+    given = request.vectors[0]
+    if given.documents:
+        raise InvalidArgument("vectors[0].documents", f"has {len(given.documents)} entries", "must be empty")
+    count = given.block.count
+    if not 1 <= count <= limits.MAX_QUERIES:
+        raise InvalidArgument("vectors[0].block.count", f"is {count}", f"must be 1 to {limits.MAX_QUERIES}")
+    return SearchInput(request.collection, given.model, count, check_options(request.options), block=given.block)
+
+
+def check_options(options: search_pb2.SearchOptions) -> Options:
+    k = options.k or limits.DEFAULT_K
+    if k > limits.MAX_K:
+        raise InvalidArgument("options.k", f"is {k}", f"must be 1 to {limits.MAX_K}")
+    least, most = limits.MIN_OVERSAMPLING, limits.MAX_OVERSAMPLING
+    # Written so that NaN, which compares false to everything, is refused.
+    if options.oversampling != 0 and not least <= options.oversampling <= most:
+        raise InvalidArgument("options.oversampling", f"is {options.oversampling:g}", f"must be {least:g} to {most:g}")
+    if options.min_coverage != 0 and not 0 < options.min_coverage <= 1:
+        raise InvalidArgument("options.min_coverage", f"is {options.min_coverage:g}", "must be above 0 and at most 1")
+    if options.fields.vectors:
+        raise InvalidArgument("options.fields.vectors", "is true", "must be false: searches do not return vectors")
+    return Options(
+        k=k,
+        exact=options.exact,
+        oversampling=options.oversampling,
+        min_coverage=options.min_coverage or 1.0,
+        at_least=tokens.decode(options.at_least, "options.at_least") if options.at_least else None,
+        attributes=options.fields.attributes,
+        text=options.fields.text,
+    )
+
+
+def _check_one_vector(count: int) -> None:
+    if count != 1:
+        raise InvalidArgument("vectors", f"has {count} entries", "must have exactly 1")
+
+
+def _single_vector(vector: search_pb2.QueryVector, model: Model) -> FloatArray:
+    kind = vector.WhichOneof("vector")
+    if kind is None:
+        raise InvalidArgument("vectors[0]", "has no vector", "must have data or values")
+    if kind == "data":
+        expected = 4 * model.dimension
+        if len(vector.data) != expected:
+            raise InvalidArgument(
+                "vectors[0].data",
+                f"has {len(vector.data)} bytes",
+                f"must have {expected}: {model.dimension} elements of 4 bytes, the dimension of model {model.name}",
+            )
+        return np.frombuffer(vector.data, "<f4")
+    count = len(vector.values.values)
+    if count != model.dimension:
+        raise InvalidArgument(
+            "vectors[0].values",
+            f"has {count} elements",
+            f"must have {model.dimension}, the dimension of model {model.name}",
+        )
+    return np.array(vector.values.values, "<f4")

@@ -1,0 +1,51 @@
+"""Puts the reading half of a coordinator together."""
+
+import time
+from dataclasses import dataclass, field
+
+from coordinator.admission import Admission
+from coordinator.batching import Batcher, BatchLimits
+from coordinator.deadline import Clock
+from coordinator.fanout import FanOut
+from coordinator.gathering import Gathering
+from coordinator.load import HedgeSettings, ReplicaLoad
+from coordinator.reads import Reads
+from coordinator.search import Searches
+from coordinator.services.reads import DocumentReads
+from coordinator.services.search import SearchService
+from coordinator.shards import ShardCalls, StubOf
+from coordinator.views import Registry, Views
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """`max_running` and `max_waiting` count queries; the other reads count as one each and share the limits."""
+
+    max_running: int = 256
+    max_waiting: int = 4096
+    batching: BatchLimits = field(default_factory=BatchLimits)
+    hedging: HedgeSettings = field(default_factory=HedgeSettings)
+    merge_reserve_s: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    search_service: SearchService
+    document_reads: DocumentReads
+    admission: Admission
+    batcher: Batcher
+
+
+def build_reading(
+    registry: Registry, stub_of: StubOf, settings: ReadSettings | None = None, clock: Clock = time.monotonic
+) -> Reading:
+    """`registry` is a RegistryWatcher; `stub_of` gives the stub of a shard server by address."""
+    settings = settings or ReadSettings()
+    views = Views(registry, clock)
+    calls = ShardCalls(stub_of)
+    admission = Admission(max_running=settings.max_running, max_waiting=settings.max_waiting, clock=clock)
+    batcher = Batcher(calls.search, clock, settings.batching)
+    gathering = Gathering(views, FanOut(ReplicaLoad(clock, settings.hedging)))
+    searches = Searches(views, admission, batcher, gathering, merge_reserve_s=settings.merge_reserve_s)
+    reads = Reads(views, admission, gathering, calls)
+    return Reading(SearchService(searches, clock), DocumentReads(reads, clock), admission, batcher)

@@ -1,0 +1,1 @@
+"""The gRPC servicers: they parse, call and build, and decide nothing."""

@@ -1,0 +1,39 @@
+"""kintsugi.v1.Search over coordinator.search."""
+
+from typing import Any, TypeVar
+
+import grpc.aio
+
+from coordinator.deadline import Clock, Deadline
+from coordinator.query import check_batch, check_search
+from coordinator.search import Searches
+from coordinator.shards import too_large
+from kintsugi import limits
+from kintsugi.v1 import search_pb2, search_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Response = TypeVar("Response", search_pb2.SearchResponse, search_pb2.SearchBatchResponse)
+
+
+class SearchService(search_pb2_grpc.SearchServicer):
+    def __init__(self, searches: Searches, clock: Clock) -> None:
+        self._searches = searches
+        self._clock = clock
+
+    async def Search(  # noqa: N802 the name of the method in the proto
+        self, request: search_pb2.SearchRequest, context: Context
+    ) -> search_pb2.SearchResponse:
+        answer = await self._searches.search(check_search(request), Deadline.of_call(context, self._clock))
+        return _bounded(answer.hits.response(answer.model, answer.coverage))
+
+    async def SearchBatch(  # noqa: N802
+        self, request: search_pb2.SearchBatchRequest, context: Context
+    ) -> search_pb2.SearchBatchResponse:
+        answer = await self._searches.search(check_batch(request), Deadline.of_call(context, self._clock))
+        return _bounded(answer.hits.batch_response(answer.model, answer.coverage))
+
+
+def _bounded(response: Response) -> Response:
+    if response.ByteSize() > limits.MAX_MESSAGE_BYTES:
+        raise too_large(f"{response.ByteSize()} bytes")
+    return response

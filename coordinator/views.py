@@ -1,0 +1,92 @@
+"""What readers know of the cluster: the last registry view, refreshed when there is a reason, never waited for long.
+
+Reading goes on from the last view while Redis is down. A refresh is shared by all who want one, bounded in time, and
+not repeated at once when it changed nothing, so that requests for unknown names cannot load Redis.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+from coordinator.deadline import Clock, Deadline
+from kintsugi.errors import NotFound, Unavailable
+from kintsugi.registry.records import Collection, View
+
+# The most that a read waits for Redis, and how long it then believes what it has.
+_REFRESH_TIMEOUT_S = 0.5
+_REFRESH_PAUSE_S = 0.5
+_PAUSE_AFTER_TIMEOUT_S = 5.0
+
+
+class Lease(Protocol):
+    @property
+    def documents(self) -> Mapping[str, int]: ...
+
+
+class Registry(Protocol):
+    """The part of RegistryWatcher that reading needs."""
+
+    @property
+    def view(self) -> View | None: ...
+    @property
+    def leases(self) -> Mapping[str, Lease]: ...
+    async def refresh(self) -> object: ...
+
+
+class Views:
+    def __init__(self, registry: Registry, clock: Clock) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._refreshing: asyncio.Task[object] | None = None
+        self._believed_until = float("-inf")
+        # Documents by (collection uid, shard), as replicas said when they answered.
+        self._counted: dict[tuple[str, int], int] = {}
+
+    def current(self) -> View:
+        view = self._registry.view
+        if view is None:
+            raise Unavailable("this coordinator has not read the registry yet")
+        return view
+
+    async def refreshed(self, deadline: Deadline, *, revision: int = 0) -> View:
+        """The view after a refresh, or the last one when the refresh fails, takes too long, or was tried just now.
+        A `revision` above that of the last view means that there certainly is a newer one."""
+        known = self._registry.view
+        if self._clock() < self._believed_until and (known is None or revision <= known.snapshot.revision):
+            return self.current()
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._refresh())
+        _, unfinished = await asyncio.wait(
+            [self._refreshing], timeout=min(_REFRESH_TIMEOUT_S, deadline.remaining_s / 2)
+        )
+        if self._registry.view is known:
+            self._believed_until = self._clock() + (_PAUSE_AFTER_TIMEOUT_S if unfinished else _REFRESH_PAUSE_S)
+        return self.current()
+
+    async def collection(self, name: str, deadline: Deadline) -> tuple[View, Collection]:
+        """The collection of this name, which another coordinator may have created a moment ago."""
+        view = self.current()
+        if name not in view.collections_by_name:
+            view = await self.refreshed(deadline)
+        found = view.collections_by_name.get(name)
+        if found is None:
+            raise NotFound(f"there is no collection {name}", field="collection", reason="COLLECTION_NOT_FOUND")
+        return view, found
+
+    def note_documents(self, uid: str, shard: int, documents: int) -> None:
+        self._counted[uid, shard] = documents
+
+    def last_known_documents(self, uid: str, shard: int) -> int:
+        """What the shard held when a replica of it was last heard of, 0 if never."""
+        view = self._registry.view
+        if view is not None and len(self._counted) > 2 * len(view.shards):
+            self._counted = {key: count for key, count in self._counted.items() if key in view.shards}
+        field = f"{uid}/{shard}"
+        leased = (lease.documents.get(field, 0) for lease in self._registry.leases.values())
+        return self._counted.get((uid, shard), max(leased, default=0))
+
+    async def _refresh(self) -> object:
+        try:
+            return await self._registry.refresh()
+        except Unavailable:
+            return None
