@@ -1,0 +1,472 @@
+"""The asynchronous client: every call of the public surface, written once.
+
+Arrays and plain values go in, frozen values and arrays come out. Failures are the classes of `kintsugi.errors`: the
+class is the status, `field` names what was at fault, `retry_delay_s` how long the cluster asked to wait.
+`UNAVAILABLE` and `RESOURCE_EXHAUSTED` are retried within the time of the call, over all coordinators.
+"""
+
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import NamedTuple, Self, Unpack
+
+import grpc.aio
+import numpy as np
+import numpy.typing as npt
+
+from kintsugi import limits
+from kintsugi.errors import NotFound
+from kintsugi.ids import DocId
+from kintsugi.rpc.errors import from_rpc_error
+from kintsugi.sdk import convert, progress
+from kintsugi.sdk.bulk import DEFAULT_BATCH, DEFAULT_STALL_S, DEFAULT_WINDOW, BulkPlan, BulkUpload
+from kintsugi.sdk.coalesce import Coalescer
+from kintsugi.sdk.connection import Clock, Connection, Stubs
+from kintsugi.sdk.convert import Ids, Items, Vectors
+from kintsugi.sdk.options import (
+    BulkOptions,
+    CallOptions,
+    CollectionOptions,
+    FieldOptions,
+    ReadOptions,
+    SearchOptions,
+    UpdateOptions,
+    UpsertOptions,
+    WriteOptions,
+    check_options,
+)
+from kintsugi.sdk.retry import RetryPolicy
+from kintsugi.sdk.status import ClusterStatus, cluster_status
+from kintsugi.sdk.types import (
+    AcceptedLoss,
+    Attributes,
+    BatchResult,
+    BulkResult,
+    Collection,
+    Document,
+    FloatArray,
+    GetResult,
+    MetricName,
+    Model,
+    Page,
+    SearchResult,
+    WriteResult,
+)
+from kintsugi.v1 import cluster_pb2, collections_pb2, documents_pb2, search_pb2, types_pb2
+
+DEFAULT_ADDRESS = "127.0.0.1:7700"
+# Creating a collection waits until each of its replicas serves.
+CREATE_TIMEOUT_S = 60.0
+
+
+class _Shared(NamedTuple):
+    """What searches of one batch have in common."""
+
+    collection: str
+    model: str
+    dimension: int
+    options: bytes
+    timeout_s: float
+
+
+class AsyncClient:
+    """A client of one cluster, for one event loop.
+
+    addresses: one or more coordinators as host:port; the first is used until it is unavailable, then the next.
+    timeout_s: the time for a call with all its retries, unless the call names its own.
+    retry: how long to wait between attempts.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str] = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = limits.DEFAULT_DEADLINE_S,
+        retry: RetryPolicy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        listed = (addresses,) if isinstance(addresses, str) else tuple(addresses)
+        self._connection = Connection(listed, retry or RetryPolicy(), clock or Clock())
+        self._timeout_s = timeout_s
+        self._coalescer: Coalescer[_Shared] = Coalescer(self._search_one, self._search_many)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The coordinators, as given."""
+        return self._connection.addresses
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections; calls in flight are cancelled. Closing again does nothing."""
+        await self._connection.close()
+
+    # --- Collections ------------------------------------------------------------------------------------------------
+
+    async def create_collection(
+        self, name: str, model: Model, metric: MetricName = "cosine", **options: Unpack[CollectionOptions]
+    ) -> Collection:
+        """Creates a collection and returns once every replica of it serves; the same call again returns it.
+
+        Raises AlreadyExists when the name stands for another specification, FailedPrecondition when there are fewer
+        live shard servers than replicas."""
+        check_options("create_collection", options, CollectionOptions)
+        shards, replicas = options.get("shards"), options.get("replicas")
+        spec = collections_pb2.CollectionSpec(
+            name=name,
+            shards=0 if shards is None else convert.bounded(shards, "shards", limits.MAX_SHARDS),
+            replicas=0 if replicas is None else convert.bounded(replicas, "replicas", limits.MAX_REPLICAS),
+            metric=convert.metric(metric),
+            models=[convert.pack_model(model)],
+            stored_element_type=convert.stored_type(options.get("stored", "f32")),
+        )
+        request = collections_pb2.CreateCollectionRequest(spec=spec)
+        response = await self._connection.call(
+            lambda stubs, left_s: stubs.collections.Create(request, timeout=left_s),
+            options.get("timeout_s", max(CREATE_TIMEOUT_S, self._timeout_s)),
+        )
+        return convert.unpack_collection(response.collection)
+
+    async def collection(self, name: str, **options: Unpack[CallOptions]) -> Collection:
+        """Describes one collection. Raises NotFound."""
+        check_options("collection", options, CallOptions)
+        request = collections_pb2.GetCollectionRequest(name=name)
+        response = await self._connection.call(
+            lambda stubs, left_s: stubs.collections.Get(request, timeout=left_s), self._time(options)
+        )
+        return convert.unpack_collection(response.collection)
+
+    async def collections(self, **options: Unpack[CallOptions]) -> list[Collection]:
+        """All collections in the order of their names."""
+        check_options("collections", options, CallOptions)
+        request = collections_pb2.ListCollectionsRequest()
+        response = await self._connection.call(
+            lambda stubs, left_s: stubs.collections.List(request, timeout=left_s), self._time(options)
+        )
+        return [convert.unpack_collection(collection) for collection in response.collections]
+
+    async def delete_collection(self, name: str, **options: Unpack[CallOptions]) -> None:
+        """Deletes a collection and all its documents, for good. Raises NotFound when there is none."""
+        check_options("delete_collection", options, CallOptions)
+        request = collections_pb2.DeleteCollectionRequest(name=name)
+        attempts = 0
+
+        async def delete(stubs: Stubs, left_s: float) -> None:
+            nonlocal attempts
+            attempts += 1
+            try:
+                await stubs.collections.Delete(request, timeout=left_s)
+            except grpc.aio.AioRpcError as error:
+                # An attempt whose answer was lost may have deleted it.
+                if attempts == 1 or not isinstance(from_rpc_error(error), NotFound):
+                    raise
+
+        await self._connection.call(delete, self._time(options))
+
+    # --- Writes -----------------------------------------------------------------------------------------------------
+
+    async def upsert(
+        self,
+        collection: str,
+        ids: Ids,
+        vectors: Vectors,
+        *,
+        attributes: Sequence[Attributes | None] | None = None,
+        texts: Sequence[str | None] | None = None,
+        **options: Unpack[UpsertOptions],
+    ) -> WriteResult:
+        """Inserts or replaces n documents, 1 to 1000 and at most 16 MiB: see bulk_upsert for more.
+
+        ids: n integers (0 to 2**64 - 1) or strings (1 to 512 bytes), none twice. vectors: n x dimension, f32 or f16
+        (other numbers become f32), or one such matrix per model name. attributes: per document a JSON object or None.
+        texts: per document the source text or None.
+
+        Items whose condition does not hold are refused in the result, not by an error. Items left unsettled
+        (not written, unknown) are sent again within the time of the call."""
+        check_options("upsert", options, UpsertOptions)
+        items = Items(ids, attributes, texts, options.get("condition"))
+        items.check()
+        named = convert.by_model(vectors, options.get("model", ""), len(ids))
+        request = self._write_request(collection, items, options)
+        request.vectors.extend(convert.pack_model_vectors(named))
+        return await self._upsert(request, options)
+
+    async def update_attributes(
+        self,
+        collection: str,
+        ids: Ids,
+        attributes: Sequence[Attributes],
+        **options: Unpack[UpdateOptions],
+    ) -> WriteResult:
+        """Replaces the attributes of n existing documents; text, vectors and document version stay. Documents that do
+        not exist are refused in the result."""
+        check_options("update_attributes", options, UpdateOptions)
+        items = Items(ids, attributes, None, options.get("condition"))
+        items.check()
+        return await self._upsert(self._write_request(collection, items, options), options)
+
+    def _write_request(self, collection: str, items: Items, options: UpdateOptions) -> documents_pb2.UpsertRequest:
+        return documents_pb2.UpsertRequest(
+            collection=collection,
+            documents=[items.pack(i) for i in range(len(items.ids))],
+            acknowledgement=convert.acknowledgement(options.get("acknowledgement", "durable")),
+            durable_replicas=convert.bounded(
+                options.get("durable_replicas", 1), "durable_replicas", limits.MAX_REPLICAS
+            ),
+            request_id=options.get("request_id", "") or uuid.uuid4().hex,
+        )
+
+    async def _upsert(self, request: documents_pb2.UpsertRequest, options: CallOptions) -> WriteResult:
+        response = await self._connection.call(
+            lambda stubs, left_s: stubs.documents.Upsert(request, timeout=left_s),
+            self._time(options),
+            convert.is_settled,
+        )
+        return convert.unpack_write(response)
+
+    async def bulk_upsert(
+        self,
+        collection: str,
+        ids: Ids,
+        vectors: Vectors,
+        *,
+        attributes: Sequence[Attributes | None] | None = None,
+        texts: Sequence[str | None] | None = None,
+        **options: Unpack[BulkOptions],
+    ) -> BulkResult:
+        """Inserts or replaces any number of documents; the columns are those of upsert, a memory map will do.
+
+        Streams chunks with a bounded number in flight, draws a progress bar on a terminal, and goes on with the
+        unanswered chunks after a broken stream or at another coordinator, without writing anything twice. Items that
+        are malformed or refused stand in the result. Raises what cannot be overcome; what was answered is written."""
+        check_options("bulk_upsert", options, BulkOptions)
+        items = Items(ids, attributes, texts, options.get("condition"))
+        items.check()
+        named = convert.by_model(vectors, options.get("model", ""), len(ids))
+        plan = BulkPlan(
+            collection=collection,
+            acknowledgement=convert.acknowledgement(options.get("acknowledgement", "durable")),
+            durable_replicas=convert.bounded(
+                options.get("durable_replicas", 1), "durable_replicas", limits.MAX_REPLICAS
+            ),
+            request_id=options.get("request_id", "") or uuid.uuid4().hex,
+            batch=convert.bounded(options.get("batch", DEFAULT_BATCH), "batch", limits.MAX_BATCH_ITEMS),
+            window=convert.bounded(options.get("window", DEFAULT_WINDOW), "window", 1024),
+            stall_s=options.get("timeout_s", DEFAULT_STALL_S),
+        )
+        with progress.bar(f"upserting into {collection}", len(ids), options.get("progress")) as advance:
+            return await BulkUpload(self._connection, items, named, plan, advance).run()
+
+    async def delete(
+        self,
+        collection: str,
+        ids: Ids,
+        versions: Sequence[int] | npt.NDArray[np.integer] | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> WriteResult:
+        """Deletes 1 to 1000 documents; `found` of the result says which were there. versions: per id the version that
+        the document must have to be deleted, 0 for any."""
+        check_options("delete", options, WriteOptions)
+        items = Items(ids, condition=versions)
+        items.check()
+        request = documents_pb2.DeleteRequest(
+            collection=collection,
+            ids=convert.pack_ids(ids),
+            expected_versions=convert.pack_versions(versions),
+            acknowledgement=convert.acknowledgement(options.get("acknowledgement", "durable")),
+            durable_replicas=convert.bounded(
+                options.get("durable_replicas", 1), "durable_replicas", limits.MAX_REPLICAS
+            ),
+            request_id=options.get("request_id", "") or uuid.uuid4().hex,
+        )
+        response = await self._connection.call(
+            lambda stubs, left_s: stubs.documents.Delete(request, timeout=left_s),
+            self._time(options),
+            convert.is_settled,
+        )
+        return convert.unpack_write(response)
+
+    # --- Reads ------------------------------------------------------------------------------------------------------
+
+    async def get(self, collection: str, ids: Ids, **options: Unpack[FieldOptions]) -> GetResult:
+        """Reads documents by id, any number of them, in the order of the ids; those that do not exist are `missing`."""
+        check_options("get", options, FieldOptions)
+        Items(ids).check()
+        fields = _fields(options)
+        documents: list[Document] = []
+        missing: list[DocId] = []
+        # An empty call still goes to the server, which knows whether the collection exists.
+        for first in range(0, max(1, len(ids)), limits.MAX_BATCH_ITEMS):
+            request = documents_pb2.GetRequest(
+                collection=collection,
+                ids=convert.pack_ids(ids[first : first + limits.MAX_BATCH_ITEMS], first),
+                fields=fields,
+                at_least=options.get("at_least", b""),
+            )
+            response = await self._get(request, options)
+            documents.extend(convert.unpack_document(document, fields) for document in response.documents)
+            missing.extend(convert.unpack_id(doc_id) for doc_id in response.missing)
+        return GetResult(tuple(documents), tuple(missing))
+
+    async def _get(self, request: documents_pb2.GetRequest, options: CallOptions) -> documents_pb2.GetResponse:
+        return await self._connection.call(
+            lambda stubs, left_s: stubs.documents.Get(request, timeout=left_s), self._time(options)
+        )
+
+    async def count(self, collection: str, **options: Unpack[ReadOptions]) -> int:
+        """The exact number of documents of the collection."""
+        check_options("count", options, ReadOptions)
+        request = documents_pb2.CountRequest(collection=collection, at_least=options.get("at_least", b""))
+        response = await self._connection.call(
+            lambda stubs, left_s: stubs.documents.Count(request, timeout=left_s), self._time(options)
+        )
+        return response.count
+
+    async def scroll_page(
+        self,
+        collection: str,
+        page_token: bytes = b"",
+        limit: int = limits.DEFAULT_SCROLL_LIMIT,
+        **options: Unpack[FieldOptions],
+    ) -> Page:
+        """The next documents in the order of their ids, after the page that gave `page_token`. limit: 1 to 1000; a
+        page of large documents may hold fewer."""
+        check_options("scroll_page", options, FieldOptions)
+        fields = _fields(options)
+        request = documents_pb2.ScrollRequest(
+            collection=collection,
+            page_token=page_token,
+            limit=convert.bounded(limit, "limit", limits.MAX_SCROLL_LIMIT),
+            fields=fields,
+            at_least=options.get("at_least", b""),
+        )
+        response = await self._connection.call(
+            lambda stubs, left_s: stubs.documents.Scroll(request, timeout=left_s), self._time(options)
+        )
+        documents = tuple(convert.unpack_document(document, fields) for document in response.documents)
+        return Page(documents, response.next_page_token)
+
+    async def scroll(
+        self, collection: str, limit: int = limits.DEFAULT_SCROLL_LIMIT, **options: Unpack[FieldOptions]
+    ) -> AsyncIterator[Document]:
+        """Walks all documents in the order of their ids, `limit` of them per call."""
+        page = await self.scroll_page(collection, b"", limit, **options)
+        while True:
+            for document in page.documents:
+                yield document
+            if not page.next_token:
+                return
+            page = await self.scroll_page(collection, page.next_token, limit, **options)
+
+    # --- Search -----------------------------------------------------------------------------------------------------
+
+    async def search(
+        self, collection: str, vector: npt.ArrayLike, k: int = limits.DEFAULT_K, **options: Unpack[SearchOptions]
+    ) -> SearchResult:
+        """The k (1 to 1000) best documents for one query vector of the model's dimension, with the coverage.
+
+        Searches that start together, such as those of one asyncio.gather, share a call.
+        Raises Unavailable naming a shard that cannot answer, unless min_coverage allows to leave it out."""
+        check_options("search", options, SearchOptions)
+        query = convert.as_vector(vector, "vector")
+        shared = _Shared(
+            collection=collection,
+            model=options.get("model", ""),
+            dimension=len(query),
+            options=_search_options(k, options).SerializeToString(deterministic=True),
+            timeout_s=self._time(options),
+        )
+        return await self._coalescer.search(shared, query)
+
+    async def search_batch(
+        self, collection: str, vectors: npt.ArrayLike, k: int = limits.DEFAULT_K, **options: Unpack[SearchOptions]
+    ) -> BatchResult:
+        """The k best documents for each of n (1 to 256) query vectors, n x dimension, in columns: the fastest way."""
+        check_options("search_batch", options, SearchOptions)
+        matrix = convert.as_matrix(vectors, "vectors")
+        return await self._batch(
+            search_pb2.SearchBatchRequest(
+                collection=collection,
+                vectors=convert.pack_model_vectors({options.get("model", ""): matrix}),
+                options=_search_options(k, options),
+            ),
+            self._time(options),
+        )
+
+    async def _search_one(self, shared: _Shared, query: FloatArray) -> SearchResult:
+        options = search_pb2.SearchOptions.FromString(shared.options)
+        request = search_pb2.SearchRequest(
+            collection=shared.collection,
+            vectors=[search_pb2.QueryVector(model=shared.model, data=query.tobytes())],
+            options=options,
+        )
+        response = await self._connection.call(
+            lambda stubs, left_s: stubs.search.Search(request, timeout=left_s), shared.timeout_s
+        )
+        return convert.unpack_search(response, options.fields)
+
+    async def _search_many(self, shared: _Shared, queries: list[FloatArray]) -> BatchResult:
+        request = search_pb2.SearchBatchRequest(
+            collection=shared.collection,
+            vectors=convert.pack_model_vectors({shared.model: np.stack(queries)}),
+            options=search_pb2.SearchOptions.FromString(shared.options),
+        )
+        return await self._batch(request, shared.timeout_s)
+
+    async def _batch(self, request: search_pb2.SearchBatchRequest, timeout_s: float) -> BatchResult:
+        response = await self._connection.call(
+            lambda stubs, left_s: stubs.search.SearchBatch(request, timeout=left_s), timeout_s
+        )
+        return convert.unpack_batch(response, request.options.fields)
+
+    # --- Cluster ----------------------------------------------------------------------------------------------------
+
+    async def status(self, collection: str = "", **options: Unpack[CallOptions]) -> ClusterStatus:
+        """The whole cluster as the coordinator in use knows it; with `collection`, only this one of the collections."""
+        check_options("status", options, CallOptions)
+        request = cluster_pb2.GetStatusRequest(collection=collection)
+        response = await self._connection.call(
+            lambda stubs, left_s: stubs.cluster.GetStatus(request, timeout=left_s), self._time(options)
+        )
+        return cluster_status(response)
+
+    async def accept_loss(self, collection: str, shard: int, **options: Unpack[CallOptions]) -> AcceptedLoss:
+        """Lets the recovery of a shard go on without the replicas that cannot be reached, giving up what only they hold.
+        Raises FailedPrecondition when the shard does not wait for recovery."""
+        check_options("accept_loss", options, CallOptions)
+        request = cluster_pb2.AcceptLossRequest(collection=collection, shard=convert.unsigned(shard, "shard"))
+        response = await self._connection.call(
+            lambda stubs, left_s: stubs.cluster.AcceptLoss(request, timeout=left_s), self._time(options)
+        )
+        return AcceptedLoss(tuple(response.given_up_members), response.kept_seq, response.message)
+
+    def _time(self, options: CallOptions) -> float:
+        return options.get("timeout_s", self._timeout_s)
+
+
+def _fields(options: Mapping[str, object]) -> types_pb2.DocumentFields:
+    return types_pb2.DocumentFields(
+        attributes=bool(options.get("attributes", False)),
+        text=bool(options.get("text", False)),
+        vectors=bool(options.get("vectors", False)),
+    )
+
+
+def _search_options(k: int, options: SearchOptions) -> search_pb2.SearchOptions:
+    packed = search_pb2.SearchOptions(
+        k=convert.bounded(k, "k", limits.MAX_K),
+        exact=options.get("exact", False),
+        at_least=options.get("at_least", b""),
+        fields=_fields(options),
+    )
+    if (oversampling := options.get("oversampling")) is not None:
+        packed.oversampling = convert.fraction(oversampling, "oversampling")
+    if (min_coverage := options.get("min_coverage")) is not None:
+        packed.min_coverage = convert.fraction(min_coverage, "min_coverage")
+    return packed

@@ -1,0 +1,151 @@
+"""The client's connection to the coordinators: one address in use, the others in reserve, and attempts until the deadline.
+
+1. A call sticks to one coordinator until it is UNAVAILABLE; then the next address is in use for all calls.
+2. Every untried address gets its attempt at once; only then the calls back off.
+3. An attempt gets all of the time that is left; nothing is attempted after the deadline.
+Knows nothing of what is asked.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from kintsugi.errors import InvalidArgument, KintsugiError, Unavailable
+from kintsugi.rpc.channels import ChannelPool
+from kintsugi.rpc.errors import grpc_errors
+from kintsugi.sdk.retry import RetryPolicy, is_retryable
+from kintsugi.v1 import cluster_pb2_grpc, collections_pb2_grpc, documents_pb2_grpc, search_pb2_grpc
+
+if TYPE_CHECKING:
+    from kintsugi.v1.cluster_pb2_grpc import ClusterAsyncStub
+    from kintsugi.v1.collections_pb2_grpc import CollectionsAsyncStub
+    from kintsugi.v1.documents_pb2_grpc import DocumentsAsyncStub
+    from kintsugi.v1.search_pb2_grpc import SearchAsyncStub
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Stubs:
+    """The services of one coordinator."""
+
+    address: str
+    collections: "CollectionsAsyncStub"
+    documents: "DocumentsAsyncStub"
+    search: "SearchAsyncStub"
+    cluster: "ClusterAsyncStub"
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time as the connection sees it."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+class Connection:
+    """Belongs to the event loop and the process that make the first call: gRPC survives neither another loop nor a fork."""
+
+    def __init__(self, addresses: Sequence[str], policy: RetryPolicy, clock: Clock) -> None:
+        if not addresses or any(not isinstance(address, str) or ":" not in address for address in addresses):
+            raise InvalidArgument("addresses", f"is {addresses!r}", "must be one or more of the form host:port")
+        self.policy = policy
+        self.clock = clock
+        self._addresses = tuple(addresses)
+        self._in_use = 0
+        self._pool = ChannelPool()
+        self._stubs: dict[str, Stubs] = {}
+        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._closed = False
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return self._addresses
+
+    @property
+    def address(self) -> str:
+        """The coordinator in use."""
+        return self._addresses[self._in_use]
+
+    def stubs(self) -> Stubs:
+        """The services of the coordinator in use."""
+        self._check_owner()
+        address = self.address
+        found = self._stubs.get(address)
+        if found is None:
+            channel = self._pool.get(address)
+            found = self._stubs[address] = Stubs(
+                address=address,
+                collections=collections_pb2_grpc.CollectionsStub(channel),
+                documents=documents_pb2_grpc.DocumentsStub(channel),
+                search=search_pb2_grpc.SearchStub(channel),
+                cluster=cluster_pb2_grpc.ClusterStub(channel),
+            )
+        return found
+
+    def _check_owner(self) -> None:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        here = (os.getpid(), asyncio.get_running_loop())
+        if self._owner is None:
+            self._owner = here
+        elif self._owner[0] != here[0]:
+            raise RuntimeError(f"the client belongs to process {self._owner[0]}: make a new one after a fork")
+        elif self._owner[1] is not here[1]:
+            raise RuntimeError("the client belongs to another event loop: make one client per loop")
+
+    def leave(self, address: str) -> None:
+        """Puts the next address in use, unless another call has already left this one."""
+        if self.address == address:
+            self._in_use = (self._in_use + 1) % len(self._addresses)
+
+    async def call(
+        self,
+        attempt: Callable[[Stubs, float], Awaitable[T]],
+        timeout_s: float,
+        is_settled: Callable[[T], bool] = lambda _: True,
+    ) -> T:
+        """Repeats `attempt(stubs, remaining seconds)` until it succeeds with a settled answer, fails for good, or no
+        time is left for another one: then the last answer or failure stands."""
+        deadline = self.clock.now() + timeout_s
+        attempts = 0
+        while True:
+            stubs = self.stubs()
+            failure: KintsugiError | None = None
+            answer: T | None = None
+            try:
+                with grpc_errors():
+                    answer = await attempt(stubs, max(0.0, deadline - self.clock.now()))
+                if is_settled(answer):
+                    return answer
+            except KintsugiError as error:
+                if not is_retryable(error):
+                    raise
+                failure = error
+            delay_s = self.delay_after(stubs, attempts, failure)
+            if self.clock.now() + delay_s >= deadline:
+                if failure is not None:
+                    raise failure
+                assert answer is not None
+                return answer
+            await self.clock.sleep(delay_s)
+            attempts += 1
+
+    def delay_after(self, stubs: Stubs, attempts: int, failure: KintsugiError | None) -> float:
+        """The wait after a failed attempt, number `attempts` from 0, at `stubs`. Leaves a coordinator that is unavailable."""
+        rounds, place = divmod(attempts, len(self._addresses))
+        if isinstance(failure, Unavailable):
+            self.leave(stubs.address)
+            if place + 1 < len(self._addresses) and failure.retry_delay_s is None:
+                return 0.0
+        return self.policy.delay_s(rounds, failure)
+
+    async def close(self) -> None:
+        """Closes all channels; calls in flight are cancelled. Closing again does nothing."""
+        self._closed = True
+        self._stubs.clear()
+        await self._pool.close()

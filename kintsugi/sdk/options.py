@@ -1,0 +1,101 @@
+"""The keyword arguments of the SDK's calls, typed for checkers and checked again at run time.
+
+The same names and defaults hold for AsyncClient and Client.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from kintsugi.sdk.types import AcknowledgementName, StoredName
+
+Condition: TypeAlias = Literal["insert", "update"] | Sequence[int] | npt.NDArray[np.integer[Any]] | None
+
+
+class CallOptions(TypedDict, total=False):
+    """timeout_s: the time for the whole call, retries included. Default: the client's."""
+
+    timeout_s: float
+
+
+class CollectionOptions(CallOptions, total=False):
+    """shards: 1 to 256. replicas: of each shard, 1 to 8. Default of both: the cluster's.
+    stored: the number format of stored vectors, "f32" (default) or "f16".
+    timeout_s: default 60, because the call waits until every replica serves."""
+
+    shards: int | None
+    replicas: int | None
+    stored: StoredName
+
+
+class WriteOptions(CallOptions, total=False):
+    """acknowledgement: when to answer: "logged", "durable" (default) or "searchable".
+    durable_replicas: the replicas per shard that must have synced the write, 1 to 8. Default 1.
+    request_id: makes a repetition harmless for 10 minutes, at most 64 bytes. Default: drawn."""
+
+    acknowledgement: AcknowledgementName
+    durable_replicas: int
+    request_id: str
+
+
+class UpdateOptions(WriteOptions, total=False):
+    """condition: None (always written), "insert" (only new documents), "update" (only existing ones), or a sequence of
+    versions, one per item, that the documents must have."""
+
+    condition: Condition
+
+
+class UpsertOptions(UpdateOptions, total=False):
+    """model: the model that made the vectors; may be left out when the collection has one."""
+
+    model: str
+
+
+class BulkOptions(UpsertOptions, total=False):
+    """batch: the most items per chunk, 1 to 1000. Default 500.
+    window: the chunks in flight at once, 1 or more. Default 8.
+    progress: whether to draw a progress bar on stderr. Default: only when it is a terminal.
+    request_id: the chunks use it with their number; repeating a whole call with it is harmless. At most 48 bytes.
+    timeout_s: the longest time without any chunk being answered. Default 60."""
+
+    batch: int
+    window: int
+    progress: bool | None
+
+
+class ReadOptions(CallOptions, total=False):
+    """at_least: the token of a write that must be seen. Default: whatever the answering replicas hold."""
+
+    at_least: bytes
+
+
+class FieldOptions(ReadOptions, total=False):
+    """attributes, text, vectors: what to return beside id and version. Default: nothing."""
+
+    attributes: bool
+    text: bool
+    vectors: bool
+
+
+class SearchOptions(ReadOptions, total=False):
+    """model: the model that made the query; may be left out when the collection has one.
+    exact: compare with every document instead of using the index. Default false.
+    oversampling: candidates per hit wanted before exact rescoring, 1 to 100. Default: that of the index's encoding.
+    min_coverage: the smallest fraction of shards that must answer, above 0 and at most 1. Default 1.
+    attributes, text: return them with the hits. Default false."""
+
+    model: str
+    exact: bool
+    oversampling: float | None
+    min_coverage: float | None
+    attributes: bool
+    text: bool
+
+
+def check_options(call: str, options: Mapping[str, object], kind: type) -> None:
+    """Raises TypeError for a keyword that `kind` does not have, as Python does for a plain signature."""
+    for name in options:
+        if name not in kind.__optional_keys__:  # type: ignore[attr-defined]
+            raise TypeError(f"{call}() got an unexpected keyword argument {name!r}")

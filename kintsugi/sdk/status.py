@@ -1,0 +1,145 @@
+"""The status of a cluster as frozen values: the same words as `kintsugi.v1.cluster`, which documents every field.
+
+Pure but for reading the protos.
+"""
+
+from dataclasses import dataclass
+
+from kintsugi.v1 import cluster_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class IndexVersionStatus:
+    """One index version of a replica. `checkpoint_seq` is the position of its last checkpoint on disk."""
+
+    version: int
+    model: str
+    encoding: str
+    state: str
+    vectors: int
+    checkpoint_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """One replica. What follows `reachable` is not set when its shard server did not answer."""
+
+    member: str
+    state: str
+    reachable: bool
+    phase: str
+    message: str
+    durable_seq: int
+    searchable_seq: int
+    documents: int
+    index_versions: tuple[IndexVersionStatus, ...]
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """One shard with its log. `message` says what a recovery waits for."""
+
+    shard: int
+    log_state: str
+    epoch: int
+    log_seq: int
+    log_bytes: int
+    replicas: tuple[ReplicaStatus, ...]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionStatus:
+    name: str
+    shards: tuple[ShardStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """One process. `lifecycle` is '' when it did not answer."""
+
+    id: str
+    role: str
+    address: str
+    alive: bool
+    lifecycle: str
+    resident_bytes: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """The cluster as one coordinator knows it. Writes are taken only while `registry` is "ok"."""
+
+    cluster_id: str
+    incarnation: int
+    revision: int
+    registry: str
+    message: str
+    members: tuple[MemberStatus, ...]
+    collections: tuple[CollectionStatus, ...]
+
+
+def cluster_status(response: cluster_pb2.GetStatusResponse) -> ClusterStatus:
+    return ClusterStatus(
+        cluster_id=response.cluster_id,
+        incarnation=response.incarnation,
+        revision=response.revision,
+        registry=response.registry,
+        message=response.message,
+        members=tuple(_member(member) for member in response.members),
+        collections=tuple(
+            CollectionStatus(collection.name, tuple(_shard(shard) for shard in collection.shards))
+            for collection in response.collections
+        ),
+    )
+
+
+def _member(member: cluster_pb2.MemberStatus) -> MemberStatus:
+    return MemberStatus(
+        id=member.id,
+        role=member.role,
+        address=member.address,
+        alive=member.alive,
+        lifecycle=member.lifecycle,
+        resident_bytes=member.resident_bytes,
+        version=member.version,
+    )
+
+
+def _shard(shard: cluster_pb2.ShardStatus) -> ShardStatus:
+    return ShardStatus(
+        shard=shard.shard,
+        log_state=shard.log_state,
+        epoch=shard.epoch,
+        log_seq=shard.log_seq,
+        log_bytes=shard.log_bytes,
+        replicas=tuple(_replica(replica) for replica in shard.replicas),
+        message=shard.message,
+    )
+
+
+def _replica(replica: cluster_pb2.ReplicaStatus) -> ReplicaStatus:
+    return ReplicaStatus(
+        member=replica.member,
+        state=replica.state,
+        reachable=replica.reachable,
+        phase=replica.phase,
+        message=replica.message,
+        durable_seq=replica.durable_seq,
+        searchable_seq=replica.searchable_seq,
+        documents=replica.documents,
+        index_versions=tuple(
+            IndexVersionStatus(
+                version=index.version,
+                model=index.model,
+                encoding=index.encoding,
+                state=index.state,
+                vectors=index.vectors,
+                checkpoint_seq=index.checkpoint_seq,
+            )
+            for index in replica.index_versions
+        ),
+        disk_bytes=replica.disk_bytes,
+    )
