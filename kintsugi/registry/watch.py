@@ -125,7 +125,7 @@ class RegistryWatcher:
                 health, message = await self._read()
             except KintsugiError as error:
                 health, message = RegistryHealth.UNREACHABLE, error.message
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 # Whatever was read or persisted wrongly must not end the watch; the next read may be well.
                 _log.exception("registry_read_failed")
                 health, message = RegistryHealth.UNREACHABLE, f"reading the registry failed: {error}"
@@ -152,7 +152,7 @@ class RegistryWatcher:
             if self.view is None or snapshot.version > self.view.snapshot.version:
                 try:
                     await self._adopt(snapshot)
-                except Exception:
+                except Exception:  # noqa: BLE001
                     # The change is made; the next refresh tries again to adopt it and reports what is wrong.
                     _log.exception("registry_adoption_failed")
                 self._notify()
@@ -234,7 +234,7 @@ class RegistryWatcher:
         for callback in tuple(self._callbacks):
             try:
                 callback()
-            except Exception:
+            except Exception:  # noqa: BLE001
                 _log.exception("registry_callback_failed")
 
 
