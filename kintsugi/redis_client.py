@@ -131,11 +131,11 @@ def redis_errors(doing: str = "redis") -> Iterator[None]:
 
 
 class Script:
-    """A Lua script that stands as a file next to the code that runs it. Sent by its digest, in full when the server
-    does not have it; all its keys must share a hash tag. Redis' exceptions pass through."""
+    """A Lua script that stands as a file, or several joined in order, next to the code that runs it. Sent by its
+    digest, in full when the server does not have it; all its keys must share a hash tag. Redis' exceptions pass."""
 
-    def __init__(self, package: str, name: str) -> None:
-        self.source = files(package).joinpath(name).read_text("utf-8")
+    def __init__(self, package: str, *names: str) -> None:
+        self.source = "\n".join(files(package).joinpath(name).read_text("utf-8") for name in names)
         self.digest = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, client: RedisClient, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any:
