@@ -89,12 +89,12 @@ def outcomes(txn: Any, journal: Any, first: int, last: int) -> list[tuple[Outcom
 
 
 def tail_entries(txn: Any, tail: Any, first: int, last: int, max_bytes: int) -> list[TailEntry]:
-    """The raw records from `first` on, up to `last` or about `max_bytes`."""
+    """The raw records from `first` on, up to `last` or about `max_bytes`; at least one. JournalTrimmed when there is none."""
     entries: list[TailEntry] = []
     cursor = txn.cursor(tail)
     size = 0
-    if not cursor.set_range(number(first)):
-        return entries
+    if not cursor.set_key(number(first)):
+        raise JournalTrimmed(f"tail begins at {first_seq(txn, tail)}, does not hold {first}")
     for key, value in cursor.iternext():
         seq = int.from_bytes(key, "big")
         if seq > last or size >= max_bytes:

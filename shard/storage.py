@@ -219,8 +219,9 @@ class Storage:
     def changed_rows(self, after_seq: int, limit: int) -> JournalSlice:
         """What the next records after `after_seq` changed, at most `limit` records. JournalTrimmed when the journal
         does not reach back that far, or the replica not that far forward."""
+        # Read before the transaction begins, so that the transaction is never behind it.
+        position = self._state.position
         with self._transaction() as txn:
-            position = self._state.position
             after = position if after_seq == position.seq else None
             return journal.changed_rows(txn, self._databases.journal, after, after_seq, limit)
 

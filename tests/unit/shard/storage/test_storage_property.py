@@ -1,0 +1,173 @@
+"""Storage against a dictionary, over random histories cut into random batches."""
+
+import shutil
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kintsugi.ids import encode
+from kintsugi.internal.v1 import log_pb2
+from kintsugi.log import records
+from kintsugi.log.chain import extend
+from kintsugi.log.read import LogEntry
+from kintsugi.metrics import StoredType
+from shard.outcomes import Condition, Operation, Outcome, decide
+from shard.reader import Fields
+from shard.storage import Storage
+
+EVERYTHING = Fields(attributes=True, text=True, vectors=True)
+# Long ids that share everything but what LMDB's keys have no room for, and multi-byte characters.
+STEM = "k" * 509
+IDS = [0, 7, 2**64 - 1, "7", "a", "a\x00", "é", STEM, STEM + "a", STEM + "a\x00", STEM + "ab", STEM + "é", STEM[:-1]]
+
+vectors = st.dictionaries(st.sampled_from([1, 2]), st.binary(min_size=8, max_size=8), max_size=2)
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(IDS),
+        st.sampled_from(list(Operation)),
+        st.sampled_from(list(Condition)),
+        st.integers(1, 12),
+        st.sampled_from([b"", b'{"a":1}', b'{"b":"\xc3\xa9"}']),
+        st.sampled_from(["", "a text", "ü" * 1500]),
+        vectors,
+    ),
+    max_size=24,
+)
+
+
+class Oracle:
+    """What a replica must hold: id -> (version, written at, attributes, text, vectors)."""
+
+    def __init__(self):
+        self.documents = {}
+        self.outcomes = []
+
+    def apply(self, seq, step):
+        doc_id, operation, condition, expected, attributes, text, given_vectors = step
+        current = self.documents.get(doc_id)
+        decision = decide(operation, condition, expected, seq, current and current[0])
+        self.outcomes.append((decision.outcome, decision.version))
+        if decision.outcome is not Outcome.APPLIED:
+            return
+        if operation is Operation.PUT:
+            self.documents[doc_id] = (seq, seq, attributes.decode(), text, given_vectors)
+        elif operation is Operation.PATCH:
+            self.documents[doc_id] = (current[0], seq, attributes.decode(), *current[3:])
+        else:
+            del self.documents[doc_id]
+
+
+def payload_of(seq, step):
+    doc_id, operation, condition, expected, attributes, text, given_vectors = step
+    record = log_pb2.Record(format_version=1, id=encode(doc_id), condition=int(condition), written_at_us=seq)
+    record.expected_version = expected if condition is Condition.IF_VERSION else 0
+    if operation is Operation.PUT:
+        put = records.parse(records.put(doc_id, given_vectors, attributes=attributes, text=text)).put
+        record.put.CopyFrom(put)
+    elif operation is Operation.PATCH:
+        record.patch.attributes = attributes
+    else:
+        record.delete.SetInParent()
+    return record.SerializeToString()
+
+
+def entries_of(steps):
+    digest, entries = b"", []
+    for seq, step in enumerate(steps, 1):
+        payload = payload_of(seq, step)
+        digest = extend(digest, seq, payload)
+        entries.append(LogEntry(1, seq, payload, digest))
+    return entries
+
+
+def batches_of(entries, cuts):
+    edges = sorted({0, len(entries), *(cut % (len(entries) + 1) for cut in cuts)})
+    return [entries[start:end] for start, end in pairwise(edges)]
+
+
+def open_at(path):
+    return Storage.open(path, stored=StoredType.F32, models={1: 2, 2: 2}, map_size=2**28, max_bytes=2**28, sync=False)
+
+
+def contents(storage):
+    """Everything that replicas must have in common."""
+    documents = storage.scroll(b"", 1000, EVERYTHING).documents
+    changed = storage.changed_rows(0, 1000).rows.tolist() if storage.position.seq else []
+    counts = [storage.documents_with_vector(model) for model in (1, 2)]
+    outcomes = storage.outcomes(1, storage.position.seq)
+    return documents, changed, counts, outcomes, storage.position, list(storage.tail(1, 1000))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(operations, st.lists(st.integers(0, 100), max_size=4), st.lists(st.integers(0, 100), max_size=4), st.booleans())
+def test_storage_equals_a_dictionary_however_the_log_is_cut(steps, cuts, other_cuts, reopens):
+    """Documents, order, counts and outcomes are those of the oracle; batches, repetition and reopening change nothing."""
+    folder = Path(tempfile.mkdtemp())
+    storage, other = open_at(folder / "one"), open_at(folder / "other")
+    try:
+        oracle = Oracle()
+        for seq, step in enumerate(steps, 1):
+            oracle.apply(seq, step)
+        entries = entries_of(steps)
+        for batch in batches_of(entries, cuts):
+            storage.apply(batch)
+            if reopens:
+                storage.close()
+                storage = open_at(folder / "one")
+        done = 0
+        for batch in batches_of(entries, other_cuts):
+            # All that was applied before comes again.
+            done += len(batch)
+            other.apply(entries[:done])
+        assert_equal(storage, oracle)
+        assert contents(storage) == contents(other)
+    finally:
+        storage.close()
+        other.close()
+        shutil.rmtree(folder)
+
+
+def assert_equal(storage, oracle):
+    found = storage.scroll(b"", 1000, EVERYTHING).documents
+    assert [document.id for document in found] == sorted(map(encode, oracle.documents))
+    by_id = {encode(doc_id): document for doc_id, document in oracle.documents.items()}
+    for document in found:
+        state = (document.version, document.written_at_us, document.attributes, document.text, document.vectors)
+        assert state == by_id[document.id]
+    assert storage.documents == len(oracle.documents)
+    assert storage.outcomes(1, storage.position.seq) == oracle.outcomes
+    assert [document and document.id for document in storage.get([encode(doc_id) for doc_id in IDS])] == [
+        encode(doc_id) if doc_id in oracle.documents else None for doc_id in IDS
+    ]
+    for model in (1, 2):
+        expected = {document.row: document.vectors[model] for document in found if model in document.vectors}
+        assert storage.documents_with_vector(model) == len(expected)
+        chunks = [(rows.tolist(), matrix.tobytes()) for rows, matrix in storage.all_vectors(model)]
+        assert [row for rows, _ in chunks for row in rows] == sorted(expected)
+        assert b"".join(data for _, data in chunks) == b"".join(expected[row] for row in sorted(expected))
+        present, _ = storage.vectors(model, np.array([document.row for document in found], dtype=np.uint64))
+        assert present.tolist() == [model in document.vectors for document in found]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sets(st.sampled_from(IDS), min_size=1), st.integers(1, 4), st.sampled_from(IDS))
+def test_scroll_pages_meet_in_id_order_from_anywhere(ids, limit, start):
+    """Pages joined are the ids in order, also behind an id that does not exist."""
+    folder = Path(tempfile.mkdtemp())
+    storage = open_at(folder)
+    try:
+        storage.apply(entries_of([(doc_id, Operation.PUT, Condition.ALWAYS, 1, b"", "", {}) for doc_id in ids]))
+        after, found, more = encode(start), [], True
+        while more:
+            page = storage.scroll(after, limit)
+            found += [document.id for document in page.documents]
+            more = page.more
+            after = found[-1] if found else after
+        assert found == sorted(encode(doc_id) for doc_id in ids if encode(doc_id) > encode(start))
+    finally:
+        storage.close()
+        shutil.rmtree(folder)
