@@ -25,7 +25,7 @@ class LogRestorer:
         self._keys = keys
 
     async def begin(
-        self, uid: str, shard: int, incarnation: int, epoch: int, *, base: Position, positions: Mapping[str, int]
+        self, uid: str, shard: int, incarnation: int, epoch: int, base: Position, positions: Mapping[str, int]
     ) -> None:
         """Empties the log and refuses appends until finish. `base` is what the first restored entry will follow,
         `positions` replace all those reported before. Raises RestoreRefused when the log has that epoch or a higher one,
@@ -45,7 +45,7 @@ class LogRestorer:
             args += [seq, digest, payload]
         await self._run(_APPEND, uid, shard, args)
 
-    async def finish(self, uid: str, shard: int, incarnation: int, epoch: int, *, last: Position) -> None:
+    async def finish(self, uid: str, shard: int, incarnation: int, epoch: int, last: Position) -> None:
         """Opens the log for writes. Raises RestoreRefused unless it ends with `last` (its epoch is not compared)."""
         await self._run(_FINISH, uid, shard, [incarnation, epoch, last.seq, last.digest])
 

@@ -1,0 +1,181 @@
+"""Rebuilding a log under a higher epoch."""
+
+import pytest
+
+from kintsugi.errors import Unavailable
+from kintsugi.log.chain import extend
+from kintsugi.log.faults import LogForked, LogGap, RestoreRefused
+from kintsugi.position import START, Position
+
+UID = "c1"
+SHARD = 3
+
+
+def chained(payloads, base=START):
+    """The entries (seq, payload, digest) that follow `base`."""
+    entries, digest = [], base.digest
+    for seq, payload in enumerate(payloads, base.seq + 1):
+        digest = extend(digest, seq, payload)
+        entries.append((seq, payload, digest))
+    return entries
+
+
+def end(entries):
+    return Position(0, entries[-1][0], entries[-1][2])
+
+
+async def begin(log, epoch=2, base=START, positions=None):
+    await log.restorer.begin(UID, SHARD, 1, epoch, base=base, positions=positions or {})
+
+
+async def test_a_wiped_log_is_restored_with_its_numbers_and_digests(log, redis):
+    """After FLUSHALL the entries of a replica make the same log again, under a higher epoch, and writes go on."""
+    await log.append(b"a", b"b", b"c")
+    held = [(entry.seq, entry.payload, entry.digest) for entry in await log.entries()]
+    await redis.flushall()
+    base = Position(1, held[0][0], held[0][2])
+    await begin(log, base=base, positions={"a": 3, "b": 1})
+    await log.restorer.append(UID, SHARD, 1, 2, held[1:])
+    await log.restorer.finish(UID, SHARD, 1, 2, last=end(held))
+    result = await log.append(b"d", epoch=2, floor=end(held))
+    assert result.last == Position(2, 4, extend(held[-1][2], 4, b"d"))
+    assert [(entry.epoch, entry.seq, entry.payload) for entry in await log.entries(2)] == [
+        (2, 2, b"b"),
+        (2, 3, b"c"),
+        (2, 4, b"d"),
+    ]
+    assert await log.positions.all(UID, SHARD) == {"a": 3, "b": 1}
+    head = await log.reader.verify(1, 2, base)
+    assert (head.base_seq, head.base_digest, head.open) == (1, base.digest, True)
+
+
+async def test_appends_are_refused_until_the_restoration_is_finished(log):
+    """Nothing may slip in between restored entries, neither under the new epoch nor under the old one."""
+    await begin(log)
+    for epoch, reason in ((2, "LOG_RESTORING"), (1, "EPOCH_MOVED")):
+        with pytest.raises(Unavailable) as raised:
+            await log.append(b"x", epoch=epoch)
+        assert raised.value.reason == reason
+    assert await log.entries(2) == []
+
+
+@pytest.mark.parametrize("epoch", [0, 1], ids=["older", "same and open"])
+async def test_a_log_is_not_replaced_without_a_higher_epoch(log, epoch):
+    """A restorer that comes late changes nothing."""
+    await log.append(b"a")
+    with pytest.raises(RestoreRefused):
+        await begin(log, epoch=epoch)
+    assert len(await log.entries()) == 1
+
+
+async def test_a_restorer_of_a_lower_epoch_is_fenced_at_every_step(log):
+    """Once a restoration under a higher epoch has begun, the earlier one can neither append nor finish."""
+    entries = chained([b"a"])
+    await begin(log, epoch=2)
+    await begin(log, epoch=3)
+    with pytest.raises(RestoreRefused):
+        await begin(log, epoch=2)
+    with pytest.raises(RestoreRefused):
+        await log.restorer.append(UID, SHARD, 1, 2, entries)
+    with pytest.raises(RestoreRefused):
+        await log.restorer.finish(UID, SHARD, 1, 2, last=START)
+    await log.restorer.append(UID, SHARD, 1, 3, entries)
+    await log.restorer.finish(UID, SHARD, 1, 3, last=end(entries))
+
+
+async def test_a_restorer_of_a_lower_incarnation_is_refused(log):
+    """A registry that was left behind by a restored one restores nothing."""
+    await log.restorer.begin(UID, SHARD, 2, 2, base=START, positions={})
+    with pytest.raises(RestoreRefused):
+        await log.restorer.begin(UID, SHARD, 1, 3, base=START, positions={})
+
+
+async def test_a_restoration_may_start_over(log):
+    """A second restorer under the same epoch begins with an empty log again."""
+    await begin(log)
+    await log.restorer.append(UID, SHARD, 1, 2, chained([b"a", b"b"]))
+    await begin(log)
+    entries = chained([b"c"])
+    await log.restorer.append(UID, SHARD, 1, 2, entries)
+    await log.restorer.finish(UID, SHARD, 1, 2, last=end(entries))
+    assert [entry.payload for entry in await log.entries(2)] == [b"c"]
+
+
+async def test_repeated_steps_do_no_harm(log):
+    """A step whose reply was lost is simply taken again."""
+    entries = chained([b"a", b"b", b"c"])
+    await begin(log)
+    await log.restorer.append(UID, SHARD, 1, 2, entries[:2])
+    await log.restorer.append(UID, SHARD, 1, 2, entries[:2])
+    await log.restorer.append(UID, SHARD, 1, 2, entries[1:])
+    await log.restorer.finish(UID, SHARD, 1, 2, last=end(entries))
+    await log.append(b"d", epoch=2)
+    await log.restorer.finish(UID, SHARD, 1, 2, last=end(entries))
+    assert [entry.payload for entry in await log.entries(2)] == [b"a", b"b", b"c", b"d"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "fault"),
+    [
+        (chained([b"a", b"b", b"c"])[1:], LogGap),
+        ([chained([b"a"])[0], (2, b"b", b"?" * 20)], LogForked),
+        ([(1, b"changed", chained([b"a"])[0][2])], LogForked),
+    ],
+    ids=["gap", "other digest", "other payload"],
+)
+async def test_entries_that_do_not_continue_are_refused_whole(log, entries, fault):
+    """A batch with one wrong entry leaves the log as it was."""
+    await begin(log)
+    with pytest.raises(fault):
+        await log.restorer.append(UID, SHARD, 1, 2, entries)
+    assert (await log.reader.head()).position.seq == 0
+    assert await log.entries(2) == []
+
+
+async def test_another_history_than_the_one_restored_is_a_fork(log):
+    """A second restorer that holds other entries under the same numbers is refused."""
+    await begin(log)
+    await log.restorer.append(UID, SHARD, 1, 2, chained([b"a", b"b"]))
+    with pytest.raises(LogForked):
+        await log.restorer.append(UID, SHARD, 1, 2, chained([b"x", b"y", b"z"]))
+
+
+async def test_finish_is_refused_when_the_log_ends_elsewhere(log):
+    """A log opens only where its restorer meant it to end."""
+    entries = chained([b"a", b"b"])
+    await begin(log)
+    await log.restorer.append(UID, SHARD, 1, 2, entries[:1])
+    with pytest.raises(RestoreRefused):
+        await log.restorer.finish(UID, SHARD, 1, 2, last=end(entries))
+    assert not (await log.reader.head()).open
+
+
+async def test_a_missing_log_takes_no_restored_entries(log, redis):
+    """When Redis is wiped again in the middle, the restorer notices."""
+    await begin(log)
+    await redis.flushall()
+    with pytest.raises(RestoreRefused):
+        await log.restorer.append(UID, SHARD, 1, 2, chained([b"a"]))
+    with pytest.raises(RestoreRefused):
+        await log.restorer.finish(UID, SHARD, 1, 2, last=START)
+
+
+async def test_a_request_id_is_believed_only_as_far_as_its_entries_survived(log):
+    """After a recovery a repetition gets its numbers when its entries are there, is written anew when they were
+    discarded, and is answered with unknown when nobody can tell."""
+    for payload in (b"a", b"b", b"c"):
+        await log.append(payload, request_id=payload.decode())
+    first, second, _ = await log.entries()
+    await begin(log, base=first.position)
+    await log.restorer.append(UID, SHARD, 1, 2, [(second.seq, second.payload, second.digest)])
+    await log.restorer.finish(UID, SHARD, 1, 2, last=second.position)
+    kept = await log.append(b"b", request_id="b", epoch=2)
+    assert (kept.repeated, kept.last) == (True, second.position)
+    assert (await log.append(b"a", request_id="a", epoch=2)).last == first.position
+    rewritten = await log.append(b"c", request_id="c", epoch=2)
+    assert (rewritten.repeated, rewritten.first_seq) == (False, 3)
+    await begin(log, epoch=3, base=rewritten.last)
+    await log.restorer.finish(UID, SHARD, 1, 3, last=rewritten.last)
+    with pytest.raises(Unavailable) as raised:
+        await log.append(b"b", request_id="b", epoch=3)
+    assert raised.value.reason == "OUTCOME_UNKNOWN"
