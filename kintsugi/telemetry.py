@@ -35,6 +35,22 @@ class LogEvent(StrEnum):
     RPC_FAILED = "rpc_failed"
     FOREIGN_LOG = "foreign_log"
 
+    REGISTRY_AWAITED = "registry_awaited"
+    REGISTRY_RESTORING = "registry_restoring"
+    LOG_RECOVERED = "log_recovered"
+    RECOVERY_POSTPONED = "recovery_postponed"
+
+    REPLICA_PHASE = "replica_phase"
+    REPLICA_FAILED = "replica_failed"
+    REPLICA_REMOVED = "replica_removed"
+    REPLICA_ORPHANED = "replica_orphaned"
+    REPLAY_INTERRUPTED = "replay_interrupted"
+    REPLAY_OUT_OF_STEP = "replay_out_of_step"
+    TRIM_POSTPONED = "trim_postponed"
+    BOOTSTRAP_STARTED = "bootstrap_started"
+    DIVERGENT_TAIL_SAVED = "divergent_tail_saved"
+    INDEX_REPORT_POSTPONED = "index_report_postponed"
+
 
 def configure_logging(log_format: str, log_level: str, *, stream: TextIO | None = None, **fields: object) -> None:
     """Sets up logging for the process; `fields` stand in every line. Call once, before the first line."""

@@ -157,10 +157,9 @@ class Checkpoints:
                 log.warning("checkpoint_removed", folder=folder.name, why=str(torn))
                 remove_folder(folder, self._disk)
 
-    def remove_all(self) -> None:
-        """Forgets all checkpoints: none of them fits the storage."""
-        for _, _, folder in self._present():
-            remove_folder(folder, self._disk)
+    def remove(self, version: IndexVersion, position: Position) -> None:
+        """Forgets a checkpoint that does not fit the storage."""
+        remove_folder(self._folder / _folder_name(version.number, position.seq), self._disk)
 
     def _present(self) -> list[tuple[int, int, Path]]:
         found = [(match, path) for path in self._folder.iterdir() if (match := _FOLDER_NAME.fullmatch(path.name))]

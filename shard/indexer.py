@@ -103,6 +103,11 @@ class Indexer:
         return self._position
 
     @property
+    def checkpoint_seq(self) -> int:
+        """The position of the newest checkpoint on disk, 0 when there is none."""
+        return max(self._kept_seqs, default=0)
+
+    @property
     def journal_needed_from(self) -> int:
         """The journal must keep the record of this number and all after it."""
         return min([self._position.seq, *self._kept_seqs])
@@ -153,11 +158,12 @@ class Indexer:
         """Ends with a serving version whose position the journal continues from."""
         for version, position in self._checkpoints.load_newest():
             if self._continues_from(position):
+                self._kept_seqs = self._checkpoints.seqs()
                 self._saved_position = position
                 self._serve(version, position)
                 return
             log.warning("checkpoint_does_not_fit", model=self.model.number, seq=position.seq, number=version.number)
-        self._checkpoints.remove_all()
+            self._checkpoints.remove(version, position)
         self._kept_seqs = []
         self._build_first()
 

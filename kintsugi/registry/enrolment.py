@@ -4,7 +4,6 @@ Both are renewed as long as it runs, through every loss of Redis. Nothing of the
 only tells who to ask and whom to wait for.
 """
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 

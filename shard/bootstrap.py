@@ -1,0 +1,121 @@
+"""Fills a replica from a peer: a consistent copy of the peer's database, taken while the peer serves on.
+
+    hold the log at the peer's position -> copy into a folder aside -> verify -> keep a divergent tail -> swap
+
+The hold keeps the log from being trimmed beyond the copy, so the replica can go on from it. When the log is trimmed
+all the same (its byte bound rules), the replica finds itself behind again and starts over.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kintsugi.errors import KintsugiError, Unavailable
+from kintsugi.internal.v1 import shard_pb2
+from kintsugi.log.positions import LogPositions
+from kintsugi.telemetry import LogEvent, logger
+from shard.durable import DISK, write_file
+from shard.membership import Membership
+from shard.peers import Peers
+from shard.storage import Storage
+
+_log = logger("bootstrap")
+
+DATABASE_FILE = "data.mdb"
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """What a bootstrap needs of its replica. `tell` shows progress in the status."""
+
+    member: str
+    replica: shard_pb2.ReplicaRef
+    peers: Peers
+    positions: LogPositions
+    membership: Membership
+    tell: Callable[[str], None]
+
+    async def fetch(self, peer: str, incoming: Path) -> None:
+        """Copies the peer's database into `incoming`. Unavailable when the peer fails or the copy is damaged."""
+        await self.membership.diverged()
+        await self.membership.catching_up()
+        answer = await self.peers.position(peer, self.replica)
+        await self.positions.report(self.replica.collection_uid, self.replica.shard, self.member, answer.durable.seq)
+        await asyncio.to_thread(empty_folder, incoming)
+        _log.info(LogEvent.BOOTSTRAP_STARTED, **self._names(), peer=peer, hold_seq=answer.durable.seq)
+        await self._copy(peer, incoming / DATABASE_FILE)
+
+    async def _copy(self, peer: str, target: Path) -> None:
+        digest, claimed, received, total = hashlib.sha256(), b"", 0, 0
+        with target.open("wb") as file:
+            async for chunk in self.peers.snapshot(peer, self.replica):
+                total = chunk.total_bytes or total
+                claimed = chunk.sha256 or claimed
+                await asyncio.to_thread(file.write, chunk.data)
+                digest.update(chunk.data)
+                received += len(chunk.data)
+                self.tell(f"copying from {peer}: {received} of {total} bytes")
+        await asyncio.to_thread(DISK.sync_file, target)
+        if claimed != digest.digest():
+            raise Unavailable(f"copy from {peer} is damaged: {received} of {total} bytes, checksum differs")
+
+    async def save_divergent_tail(self, peer: str, storage: Storage, folder: Path) -> Path | None:
+        """Writes what this replica holds and the peer does not to a file, for people; None when there is nothing."""
+        common = await self._last_common_seq(peer, storage)
+        tail = await asyncio.to_thread(lambda: list(storage.tail(common + 1, storage.position.seq)))
+        if not tail:
+            return None
+        name = f"{self.replica.collection_uid}-{self.replica.shard}-{time.time_ns()}.jsonl"
+        lines = (
+            json.dumps({"seq": seq, "digest": digest.hex(), "record": base64.b64encode(payload).decode()})
+            for seq, payload, digest in tail
+        )
+        path = folder / name
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(write_file, path, ("\n".join(lines) + "\n").encode())
+        _log.error(
+            LogEvent.DIVERGENT_TAIL_SAVED, **self._names(), path=str(path), first_seq=tail[0][0], records=len(tail)
+        )
+        return path
+
+    async def _last_common_seq(self, peer: str, storage: Storage) -> int:
+        """The highest seq at which both hold the same digest, by bisection: histories part once and never meet again."""
+        low, high = max(storage.tail_first_seq - 1, 0), storage.position.seq
+        while low < high:
+            middle = (low + high + 1) // 2
+            answer = await self.peers.position(peer, self.replica, digest_at=middle)
+            if answer.digest and answer.digest == storage.digest_at(middle):
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _names(self) -> dict[str, object]:
+        return {"collection_uid": self.replica.collection_uid, "shard": self.replica.shard}
+
+
+def empty_folder(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+
+
+async def first_serving_peer(peers: Peers, members: list[str], replica: shard_pb2.ReplicaRef) -> str:
+    """A peer that answers for the replica, the most advanced one. Unavailable naming all of them when none does."""
+    best, best_seq, reasons = "", -1, []
+    for member in members:
+        try:
+            answer = await peers.position(member, replica)
+        except KintsugiError as error:
+            reasons.append(f"{member}: {error}")
+            continue
+        if answer.durable.seq > best_seq:
+            best, best_seq = member, answer.durable.seq
+    if not best:
+        raise Unavailable(f"no in-sync peer can be copied from ({'; '.join(reasons) or 'there is none'})")
+    return best

@@ -1,0 +1,111 @@
+"""The open files of a replica: its database, the index that follows it, and the thread that searches.
+
+One object to open, ask and close, so that nobody sees half of them. Knows nothing of the log or of phases.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kintsugi import failpoints
+from kintsugi.log.read import LogEntry
+from kintsugi.position import Position
+from kintsugi.registry.records import Collection, Model
+from shard.checkpoint import IndexedModel
+from shard.folders import ReplicaFolder
+from shard.indexer import Indexer, IndexerSettings, OnVersion
+from shard.searcher import Searcher, SearcherSettings
+from shard.seq_waiters import SeqWaiters
+from shard.settings import ShardSettings
+from shard.storage import Storage
+
+# Address space only: the database grows as it needs, up to the quota.
+MAP_SIZE = 2**43
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    folder: ReplicaFolder
+    storage: Storage
+    model: Model
+    indexer: Indexer
+    searcher: Searcher
+    durable: SeqWaiters
+    settings: ShardSettings
+
+    @classmethod
+    def open(
+        cls, collection: Collection, folder: ReplicaFolder, settings: ShardSettings, on_version: OnVersion
+    ) -> "Engine":
+        """Opens or creates the files; blocks. The index is then on its way, see reached()."""
+        storage = Storage.open(
+            folder.database,
+            stored=collection.stored,
+            models={model.number: model.dimension for model in collection.models},
+            map_size=MAP_SIZE,
+            max_bytes=settings.max_replica_bytes,
+            sync=settings.sync_writes,
+        )
+        model = collection.model("")
+        assert model is not None, "a collection serves one of its models"
+        indexed = IndexedModel(model.number, model.dimension, model.metric)
+        every = IndexerSettings(
+            checkpoint_changes=settings.checkpoint_every_changes, checkpoint_s=settings.checkpoint_every_s
+        )
+        indexer = Indexer(storage, indexed, folder.index / str(model.number), settings=every, on_version=on_version)
+        searcher = Searcher(
+            storage, indexer, settings=SearcherSettings(max_waiting_queries=settings.max_queued_searches)
+        )
+        indexer.start()
+        searcher.start()
+        durable = SeqWaiters()
+        durable.reached(storage.position.seq)
+        return cls(folder, storage, model, indexer, searcher, durable, settings)
+
+    @property
+    def position(self) -> Position:
+        """What is synced to disk."""
+        return self.storage.position
+
+    @property
+    def searchable_seq(self) -> int:
+        return self.indexer.searchable.seq
+
+    @property
+    def documents(self) -> int:
+        return self.storage.documents
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the index no longer follows; None while it does."""
+        return self.indexer.failure
+
+    def apply(self, entries: Sequence[LogEntry]) -> None:
+        """Applies records in one synced transaction, then tells those who wait. Blocks; for the writer's thread."""
+        failpoints.hit("replay.before_commit")
+        position = self.storage.apply(entries)
+        failpoints.hit("replay.after_commit")
+        self.durable.reached(position.seq)
+        self.indexer.notify()
+
+    async def reached(self, seq: int, timeout_s: float, *, searchable: bool) -> bool:
+        """Whether the disk, or the serving index, holds `seq` in time. Unavailable when it never will."""
+        waiting = self.indexer.wait_searchable(seq) if searchable else self.durable.wait(seq)
+        try:
+            await asyncio.wait_for(waiting, timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def trim(self, tail_below: int) -> None:
+        """Lets go of the tail that no replica needs, and of the journal that neither the index nor anybody who asks
+        for outcomes does."""
+        keep_from = max(self.position.seq - self.settings.keep_journal_records, 0)
+        self.storage.trim(min(self.indexer.journal_needed_from, keep_from), tail_below)
+
+    def close(self) -> None:
+        """Saves a checkpoint and closes everything. Blocks."""
+        self.searcher.close()
+        self.indexer.close()
+        self.durable.fail("the replica is closed", "REPLICA_CLOSED")
+        self.storage.close()

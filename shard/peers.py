@@ -1,0 +1,79 @@
+"""What a shard server asks its peers: how far they are, which history they hold, and copies of what they have."""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from kintsugi.errors import KintsugiError, Unavailable
+from kintsugi.internal.v1 import shard_pb2
+from kintsugi.internal.v1.shard_pb2_grpc import ShardAsyncStub
+from kintsugi.position import Position
+from kintsugi.registry.records import View
+from kintsugi.rpc.errors import grpc_errors
+
+ASK_TIMEOUT_S = 2.0
+
+
+class Peers:
+    """`stub_for` gives the stub of an address, `view` the current registry."""
+
+    def __init__(self, stub_for: Callable[[str], ShardAsyncStub], view: Callable[[], View | None]) -> None:
+        self._stub_for = stub_for
+        self._view = view
+
+    def stub(self, member: str) -> ShardAsyncStub:
+        view = self._view()
+        known = view.members.get(member) if view else None
+        if known is None:
+            raise Unavailable(f"member {member} is not in the registry")
+        return self._stub_for(known.address)
+
+    async def position(
+        self, member: str, replica: shard_pb2.ReplicaRef, *, fence_epoch: int = 0, digest_at: int = 0
+    ) -> shard_pb2.GetPositionResponse:
+        """Asks one peer how far its replica is; see GetPosition in shard.proto."""
+        request = shard_pb2.GetPositionRequest(replica=replica, fence_epoch=fence_epoch, digest_at=digest_at)
+        stub = self.stub(member)
+        with grpc_errors():
+            return await stub.GetPosition(request, timeout=ASK_TIMEOUT_S)
+
+    async def reachable_positions(self, members: Iterable[str], replica: shard_pb2.ReplicaRef) -> list[Position]:
+        """The durable positions of those peers that answer."""
+        found = []
+        for member in members:
+            try:
+                answer = await self.position(member, replica)
+            except KintsugiError:
+                continue  # a silent peer proves nothing; recovery is where every one of them must answer
+            found.append(from_wire(answer.durable))
+        return found
+
+    async def registry(self, address: str) -> bytes:
+        """The registry that the shard server at an address keeps; empty when it has none."""
+        stub = self._stub_for(address)
+        with grpc_errors():
+            answer = await stub.GetRegistry(shard_pb2.GetRegistryRequest(), timeout=ASK_TIMEOUT_S)
+        return answer.snapshot
+
+    async def tail(
+        self, member: str, replica: shard_pb2.ReplicaRef, first: int, last: int
+    ) -> AsyncIterator[shard_pb2.TailRecord]:
+        """The raw records `first` to `last` of a peer, in order."""
+        request = shard_pb2.ReadTailRequest(replica=replica, from_seq=first, to_seq=last)
+        stub = self.stub(member)
+        with grpc_errors():
+            async for record in stub.ReadTail(request):
+                yield record
+
+    async def snapshot(self, member: str, replica: shard_pb2.ReplicaRef) -> AsyncIterator[shard_pb2.SnapshotChunk]:
+        """A copy of a peer's database, in pieces."""
+        stub = self.stub(member)
+        with grpc_errors():
+            async for chunk in stub.Snapshot(shard_pb2.SnapshotRequest(replica=replica)):
+                yield chunk
+
+
+def from_wire(position: shard_pb2.Position) -> Position:
+    return Position(position.epoch, position.seq, position.digest)
+
+
+def to_wire(position: Position) -> shard_pb2.Position:
+    return shard_pb2.Position(epoch=position.epoch, seq=position.seq, digest=position.digest)

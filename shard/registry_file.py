@@ -1,0 +1,54 @@
+"""The registry as this shard server last saw it, on disk: what it serves from while Redis is down, and what a registry
+lost with its Redis is restored from (DESIGN 3a). Written whole, synced and renamed: a crash leaves the old or the new one.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from kintsugi.registry.records import Snapshot
+from shard.durable import DISK, Disk, write_file
+
+FORMAT_VERSION = 1
+
+
+class _Contents(msgspec.Struct, forbid_unknown_fields=True):
+    format_version: int
+    snapshot: Snapshot
+
+
+class RegistryFileCorrupt(Exception):
+    """The file cannot be read: it must not be taken for a registry that was never there."""
+
+
+class RegistryFile:
+    def __init__(self, path: Path, disk: Disk = DISK) -> None:
+        self._path = path
+        self._disk = disk
+
+    def load(self) -> Snapshot | None:
+        """The last snapshot written; None when there never was one; RegistryFileCorrupt when it is unreadable."""
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        return parse(data, str(self._path))
+
+    def save(self, snapshot: Snapshot) -> None:
+        write_file(self._path, serialise(snapshot), self._disk)
+
+
+def serialise(snapshot: Snapshot) -> bytes:
+    return msgspec.json.encode(_Contents(FORMAT_VERSION, snapshot))
+
+
+def parse(data: bytes, origin: str) -> Snapshot:
+    try:
+        contents = msgspec.json.decode(data, type=_Contents)
+    except msgspec.DecodeError as error:
+        raise RegistryFileCorrupt(f"registry from {origin} cannot be read: {error}") from error
+    if contents.format_version > FORMAT_VERSION:
+        raise RegistryFileCorrupt(
+            f"registry from {origin} has format {contents.format_version}, this release reads up to {FORMAT_VERSION}"
+        )
+    return contents.snapshot

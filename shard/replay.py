@@ -1,0 +1,193 @@
+"""WRITE STORY of a shard server: follow the log of a shard into a replica's database.
+
+    wait until the registry says the log is open -> judge where we stand towards it -> follow it, batch by batch
+
+Invariants:
+1. A record is applied only if its chain digest continues what the replica holds; never a gap, never a fork.
+2. A batch is one synced transaction. Only then is it durable, told to those who wait, and reported for trimming.
+3. Applying a record twice is a no-op, so any step may be repeated after a crash or a reconnect.
+4. After every error, every quiet second and every change of epoch, the standing is judged anew before anything is applied.
+
+What only a copy from a peer can settle ends the story; replica.py goes on from there.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from kintsugi.errors import KintsugiError
+from kintsugi.internal.v1 import shard_pb2
+from kintsugi.log.faults import LogFault, LogGap
+from kintsugi.log.positions import LogPositions
+from kintsugi.log.read import Head, LogEntry, LogReader
+from kintsugi.position import Position
+from kintsugi.registry.records import LogState, ReplicaState, Shard
+from kintsugi.registry.watch import RegistryWatcher
+from kintsugi.telemetry import LogEvent, logger
+from shard.membership import Membership
+from shard.peers import Peers
+from shard.standing import Way, standing_of, way_on
+from shard.storage_faults import EpochFenced, StorageFault
+
+_log = logger("replay")
+
+BATCH_RECORDS = 512
+QUIET_MS = 1000
+PAUSE_S = 0.25
+REPORT_INTERVAL_S = 0.2
+
+
+class Applies(Protocol):
+    """The database side of a replica, as replay needs it."""
+
+    @property
+    def position(self) -> Position: ...
+    @property
+    def fenced_epoch(self) -> int: ...
+    async def apply(self, entries: Sequence[LogEntry]) -> None: ...
+
+
+class Replay:
+    def __init__(
+        self,
+        target: Applies,
+        reader: LogReader,
+        positions: LogPositions,
+        membership: Membership,
+        peers: Peers,
+        watcher: RegistryWatcher,
+        *,
+        member: str,
+        replica: shard_pb2.ReplicaRef,
+    ) -> None:
+        self._target = target
+        self._reader = reader
+        self._positions = positions
+        self._membership = membership
+        self._peers = peers
+        self._watcher = watcher
+        self._member = member
+        self._replica = replica
+        self._reported_at = float("-inf")
+        # Set once the replica has all that the log can give it for now, or the log cannot be read.
+        self.settled = asyncio.Event()
+
+    async def run(self) -> Way:
+        """Follows the log until the only way on is COPY or SAVE_AND_COPY. Errors of the database pass through."""
+        while True:
+            shard = await self._open_log()
+            try:
+                await self._follow(shard)
+            except LogFault as fault:
+                way = await self._settle(fault, shard)
+                if way in (Way.COPY, Way.SAVE_AND_COPY):
+                    return way
+            except KintsugiError as error:
+                if isinstance(error, StorageFault) and not isinstance(error, EpochFenced):
+                    raise
+                _log.warning(LogEvent.REPLAY_INTERRUPTED, **self._names(), error=str(error))
+                self.settled.set()
+            await asyncio.sleep(PAUSE_S)
+
+    async def _open_log(self) -> Shard:
+        """Waits for a log that takes writes and whose epoch this replica has not promised to ignore."""
+        while True:
+            shard = self._shard()
+            if shard and self._is_open():
+                return shard
+            self.settled.set()
+            await self._watcher.wait_for(lambda *_: self._is_open(), timeout_s=QUIET_MS / 1000)
+
+    async def _settle(self, fault: LogFault, shard: Shard) -> Way:
+        """Decides the way on, and takes it as far as it is the replay's."""
+        standing, peers = standing_of(fault), self._in_sync_peers(shard)
+        way = way_on(standing, in_sync=self._is_in_sync(), has_in_sync_peers=bool(peers))
+        _log.warning(
+            LogEvent.REPLAY_OUT_OF_STEP, **self._names(), standing=standing.name, way=way.name, fault=str(fault)
+        )
+        if way in (Way.WAIT, Way.RECOVER):
+            self.settled.set()
+            await self._watcher.refresh()
+        if way is Way.RECOVER and self._shard() == shard:
+            try:
+                await self._membership.request_recovery(shard.epoch)
+            except KintsugiError as error:  # a registry that is lost as well is recovered first
+                _log.warning(LogEvent.RECOVERY_POSTPONED, **self._names(), error=str(error))
+        return way
+
+    async def _verify(self, shard: Shard, *, ask_peers: bool) -> Head:
+        """Compares the log with what this replica and its in-sync peers hold. The peers are asked first: what they
+        hold by then, the log must hold."""
+        view = self._watcher.view
+        incarnation = view.snapshot.incarnation if view else 0
+        asked = self._in_sync_peers(shard) if ask_peers else []
+        for peer in await self._peers.reachable_positions(asked, self._replica):
+            with suppress(LogGap):  # a peer may be behind what was trimmed for it
+                await self._reader.verify(incarnation, shard.epoch, peer)
+        return await self._reader.verify(incarnation, shard.epoch, self._target.position)
+
+    async def _follow(self, shard: Shard) -> None:
+        """Applies batch after batch; reads the next one meanwhile. Returns when the registry changes the log's state."""
+        await self._verify(shard, ask_peers=True)
+        await self._report(force=True)
+        if not self._is_in_sync():
+            await self._membership.catching_up()
+        upcoming = self._read_on(shard, self._target.position.seq)
+        try:
+            while self._still_open(shard):
+                entries = await upcoming
+                if not entries:
+                    await self._quiet(shard)
+                upcoming = self._read_on(shard, entries[-1].seq if entries else self._target.position.seq)
+                if entries:
+                    await self._target.apply(entries)
+                    await self._report(force=False)
+        finally:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+
+    async def _quiet(self, shard: Shard) -> None:
+        """Nothing new for a while: confirms that it is still the log we follow, and that all of it is applied.
+        (A connection that broke and came back between two reads shows nowhere else.)
+        """
+        head = await self._verify(shard, ask_peers=False)
+        if head.position.seq == self._target.position.seq:
+            await self._report(force=True)
+            if not self._is_in_sync():
+                await self._membership.caught_up()
+            self.settled.set()
+
+    async def _report(self, *, force: bool) -> None:
+        """Tells the log how far it may be trimmed for this replica. A late report only trims later."""
+        now = asyncio.get_running_loop().time()
+        if force or now - self._reported_at >= REPORT_INTERVAL_S:
+            self._reported_at = now
+            uid, number = self._replica.collection_uid, self._replica.shard
+            await self._positions.report(uid, number, self._member, self._target.position.seq)
+
+    def _read_on(self, shard: Shard, after_seq: int) -> "asyncio.Task[list[LogEntry]]":
+        block_ms = QUIET_MS if self.settled.is_set() else 50
+        return asyncio.create_task(self._reader.read(shard.epoch, after_seq, BATCH_RECORDS, block_ms))
+
+    def _is_open(self) -> bool:
+        shard = self._shard()
+        return shard is not None and shard.log_state is LogState.OPEN and shard.epoch >= self._target.fenced_epoch
+
+    def _still_open(self, shard: Shard) -> bool:
+        current = self._shard()
+        return current is not None and current.epoch == shard.epoch and self._is_open()
+
+    def _shard(self) -> Shard | None:
+        view = self._watcher.view
+        return view.shards.get((self._replica.collection_uid, self._replica.shard)) if view else None
+
+    def _is_in_sync(self) -> bool:
+        shard = self._shard()
+        return shard is not None and shard.replicas.get(self._member) is ReplicaState.IN_SYNC
+
+    def _in_sync_peers(self, shard: Shard) -> list[str]:
+        return [member for member in shard.in_sync if member != self._member]
+
+    def _names(self) -> dict[str, object]:
+        return {"collection_uid": self._replica.collection_uid, "shard": self._replica.shard}

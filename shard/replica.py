@@ -1,0 +1,292 @@
+r"""One replica from opening to closing: its database, its index, and the phase it is in.
+
+    open -> replay until caught up -> serve (and replay on) -> close
+         \-> behind or diverged: copy from a peer, open again
+         \-> corrupt: set aside, copy from a peer; full or failing: leave the in-sync set, try again later
+
+Guarantees: answers only in phase SERVING; a failure changes this replica alone and is told in its phase and message.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from enum import StrEnum
+
+from kintsugi.errors import Aborted, DeadlineExceeded, KintsugiError, Unavailable
+from kintsugi.internal.v1 import shard_pb2
+from kintsugi.log.read import LogEntry
+from kintsugi.position import Position
+from kintsugi.registry.records import Collection, Shard
+from kintsugi.telemetry import LogEvent, logger
+from shard.bootstrap import Bootstrap, first_serving_peer
+from shard.engine import Engine
+from shard.folders import Folders
+from shard.membership import Membership
+from shard.replay import Replay
+from shard.standing import Way
+from shard.storage_faults import StorageCorrupt
+from shard.surroundings import Surroundings
+
+RETRY_S = 2.0
+DISCARDED_CHECK_S = 0.5
+TRIM_EVERY_S = 5.0
+# A sequence number that no log reaches: whoever waits for it hears of a failure only.
+NEVER = 2**63
+FOREVER_S = 1e9
+
+_log = logger("replica")
+
+
+class ReplicaPhase(StrEnum):
+    # Opens its files. Left by having them open.
+    OPENING = "opening"
+    # Catches up with the log and with its own journal. Left by having caught up, or finding no log to read.
+    REPLAYING = "replaying"
+    # Answers. Left by any of the phases below.
+    SERVING = "serving"
+    # Copies from a peer. Left by opening the copy.
+    BOOTSTRAPPING = "bootstrapping"
+    # Something that people or time must mend; tried again and again.
+    FAILED = "failed"
+
+    @property
+    def may_answer(self) -> bool:
+        return self is ReplicaPhase.SERVING
+
+
+class _WriterThread:
+    """The database side of a replica for the replay: whatever blocks happens on the replica's own thread."""
+
+    def __init__(self, engine: Engine, writer: ThreadPoolExecutor) -> None:
+        self._engine = engine
+        self._writer = writer
+
+    @property
+    def position(self) -> Position:
+        return self._engine.position
+
+    @property
+    def fenced_epoch(self) -> int:
+        return self._engine.storage.fenced_epoch
+
+    async def apply(self, entries: Sequence[LogEntry]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._engine.apply, entries)
+
+
+class Replica:
+    def __init__(self, collection: Collection, shard: int, folders: Folders, around: Surroundings) -> None:
+        self.collection = collection
+        self.ref = shard_pb2.ReplicaRef(collection_uid=collection.uid, shard=shard)
+        self.phase = ReplicaPhase.OPENING
+        self.message = ""
+        self.settled = asyncio.Event()  # has been SERVING or FAILED at least once
+        self._folders = folders
+        self._folder = folders.replica(collection.uid, shard)
+        self._around = around
+        self._engine: Engine | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write-{collection.name}-{shard}")
+        self._membership = Membership(around.watcher, around.member, collection.uid, shard)
+        self._copying = Bootstrap(
+            around.member, self.ref, around.peers, around.positions, self._membership, self._tell_copying
+        )
+
+    # --- Asked by the service -----------------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        return self._engine is not None
+
+    @property
+    def engine(self) -> Engine:
+        """The open database and index, in whatever phase. Unavailable while they are closed."""
+        if self._engine is None:
+            raise Unavailable(f"replica {self._title} is {self.phase}{f': {self.message}' if self.message else ''}")
+        return self._engine
+
+    def answering(self) -> Engine:
+        """The engine, if the replica may answer reads."""
+        if not self.phase.may_answer:
+            raise Unavailable(f"replica {self._title} is {self.phase}{f': {self.message}' if self.message else ''}")
+        return self.engine
+
+    async def hold(self, position: Position, timeout_s: float, *, searchable: bool) -> Engine:
+        """Waits until the replica holds a write on disk, or in its serving index. Aborted when recovery discarded it."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while True:
+            engine = self.engine
+            self._refuse_discarded(position)
+            patience_s = min(end - loop.time(), DISCARDED_CHECK_S)
+            if patience_s > 0 and await engine.reached(position.seq, patience_s, searchable=searchable):
+                break
+            if loop.time() >= end:
+                raise DeadlineExceeded(
+                    f"replica {self._title} is at offset {engine.searchable_seq if searchable else engine.position.seq}, "
+                    f"not yet at {position.seq}"
+                )
+        held = engine.storage.digest_at(position.seq) if position.seq else b""
+        if held is not None and held != position.digest:
+            raise Aborted(f"write {position.epoch}-{position.seq} of {self._title} was discarded by recovery")
+        return engine
+
+    async def fence(self, epoch: int) -> None:
+        """Promises, durably, to apply no record of a lower epoch; returns behind whatever is being applied."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self.engine.storage.fence, epoch)
+
+    def _refuse_discarded(self, position: Position) -> None:
+        shard = self._shard()
+        if shard is not None and not shard.survived(position.epoch, position.seq) and shard.epoch > position.epoch:
+            raise Aborted(f"write {position.epoch}-{position.seq} of {self._title} was discarded by recovery")
+
+    # --- The life of the replica --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Runs until cancelled, then closes the files."""
+        try:
+            while True:
+                await self._live()
+        finally:
+            await self._close()
+            self._writer.shutdown(wait=False)
+
+    async def _live(self) -> None:
+        """One opening, up to the next reason to close. Never lets a failure out."""
+        try:
+            await self._open()
+            way = await self._replay_and_serve()
+            await self._copy_from_peer(diverged=way is Way.SAVE_AND_COPY)
+        except StorageCorrupt as fault:
+            await self._fail(fault)
+            await self._set_aside_corrupt()
+        except KintsugiError as fault:
+            await self._fail(fault)
+        except Exception as fault:  # noqa: BLE001 -- a defect in one replica must not take the others down
+            _log.exception(LogEvent.REPLICA_FAILED, **self._names())
+            await self._fail(fault)
+
+    async def _open(self) -> None:
+        self._enter(ReplicaPhase.OPENING if self.phase is not ReplicaPhase.FAILED else self.phase, self.message)
+        if self._engine is None:
+            await asyncio.to_thread(self._folder.prepare)
+            loop = asyncio.get_running_loop()
+            on_version = self._around.index_reports.reporter(self.collection, self.ref.shard, loop)
+            self._engine = await loop.run_in_executor(
+                self._writer, Engine.open, self.collection, self._folder, self._around.settings, on_version
+            )
+        self._enter(ReplicaPhase.REPLAYING, "")
+
+    async def _replay_and_serve(self) -> Way:
+        """Runs until the replay ends with a way on, or it or the index fails."""
+        replay = self._replay()
+        replaying = asyncio.create_task(replay.run())
+        serving = asyncio.create_task(self._serve_when_ready(replay))
+        trimming = asyncio.create_task(self._trim_regularly())
+        tasks = (replaying, serving, trimming)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for failed in (serving, trimming):
+                if failed.done():
+                    failed.result()
+            return await replaying
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _replay(self) -> Replay:
+        reader = self._around.reader(self.ref.collection_uid, self.ref.shard)
+        return Replay(
+            _WriterThread(self.engine, self._writer),
+            reader,
+            self._around.positions,
+            self._membership,
+            self._around.peers,
+            self._around.watcher,
+            member=self._around.member,
+            replica=self.ref,
+        )
+
+    async def _serve_when_ready(self, replay: Replay) -> None:
+        """Serves once the log gives nothing more and the index has followed the database. Then waits for the index to
+        fail, which raises."""
+        await replay.settled.wait()
+        engine = self.engine
+        target = engine.position.seq
+        while not await engine.reached(target, RETRY_S, searchable=True):
+            self._tell(f"indexing: at {engine.searchable_seq} of {target}")
+        self._enter(ReplicaPhase.SERVING, "")
+        self.settled.set()
+        await engine.reached(NEVER, FOREVER_S, searchable=True)
+
+    async def _trim_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_EVERY_S)
+            try:
+                holds = await self._around.positions.all(self.ref.collection_uid, self.ref.shard)
+                below = min(holds.values(), default=0)
+                await asyncio.get_running_loop().run_in_executor(self._writer, self.engine.trim, below)
+            except KintsugiError as error:
+                _log.warning(LogEvent.TRIM_POSTPONED, **self._names(), error=str(error))
+
+    async def _copy_from_peer(self, *, diverged: bool) -> None:
+        shard = self._shard()
+        peers = [member for member in (shard.in_sync if shard else ()) if member != self._around.member]
+        self._enter(ReplicaPhase.BOOTSTRAPPING, "")
+        peer = await first_serving_peer(self._around.peers, peers, self.ref)
+        if diverged and self._engine is not None:
+            await self._copying.save_divergent_tail(peer, self._engine.storage, self._folders.diverged)
+        await self._copying.fetch(peer, self._folder.incoming)
+        await asyncio.to_thread(self._folder.accept_copy)
+        await self._close()
+
+    async def _set_aside_corrupt(self) -> None:
+        """Puts an unreadable database out of the way and copies from a peer, if there is one in sync."""
+        await self._close()
+        try:
+            shard = self._shard()
+            if shard is None or not set(shard.in_sync) - {self._around.member}:
+                return  # the only copy there is: people decide
+            if self._folder.database.exists():
+                await asyncio.to_thread(self._folders.set_aside, self._folder.database, "corrupt")
+            await self._copy_from_peer(diverged=False)
+        except KintsugiError as error:
+            await self._fail(error)
+
+    async def _fail(self, fault: Exception) -> None:
+        self._enter(ReplicaPhase.FAILED, str(fault))
+        self.settled.set()
+        with suppress(KintsugiError):  # the registry may be down as well; housekeeping sees to it later
+            await self._membership.diverged()
+        if self._engine is not None and self._engine.failure is not None:
+            await self._close()
+        await asyncio.sleep(RETRY_S)
+
+    async def _close(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            # On the writer's thread: behind whatever is being applied.
+            await asyncio.get_running_loop().run_in_executor(self._writer, engine.close)
+
+    def _enter(self, phase: ReplicaPhase, message: str) -> None:
+        if (phase, message) != (self.phase, self.message):
+            _log.info(LogEvent.REPLICA_PHASE, **self._names(), phase=phase.value, message=message)
+        self.phase, self.message = phase, message
+
+    def _tell(self, message: str) -> None:
+        self.message = message
+
+    def _tell_copying(self, message: str) -> None:
+        if self.phase is ReplicaPhase.BOOTSTRAPPING:
+            self.message = message
+
+    def _shard(self) -> Shard | None:
+        view = self._around.watcher.view
+        return view.shards.get((self.ref.collection_uid, self.ref.shard)) if view else None
+
+    @property
+    def _title(self) -> str:
+        return f"{self.collection.name}/{self.ref.shard}"
+
+    def _names(self) -> dict[str, object]:
+        return {"collection": self.collection.name, "shard": self.ref.shard}

@@ -1,0 +1,158 @@
+"""The shard contract over gRPC: parses, calls, builds. Decides nothing."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TypeAlias
+
+import grpc.aio
+
+from kintsugi.internal.v1 import shard_pb2
+from kintsugi.internal.v1.shard_pb2_grpc import ShardServicer
+from kintsugi.lifecycle import Lifecycle
+from kintsugi.process_memory import resident_bytes
+from kintsugi.registry.watch import RegistryWatcher
+from kintsugi.rpc.server import remaining_s
+from shard import reading
+from shard.engine import Engine
+from shard.host import Host
+from shard.peers import from_wire, to_wire
+from shard.registry_file import serialise
+from shard.replica import Replica
+
+SNAPSHOT_CHUNK_BYTES = 2**20
+TAIL_CHUNK_RECORDS = 256
+
+Context: TypeAlias = grpc.aio.ServicerContext[object, object]
+# Requests that name a replica and may carry a position that must be seen.
+Read: TypeAlias = (
+    shard_pb2.ShardSearchRequest
+    | shard_pb2.GetDocumentsRequest
+    | shard_pb2.CountDocumentsRequest
+    | shard_pb2.ScrollDocumentsRequest
+)
+
+
+class ShardService(ShardServicer):
+    def __init__(self, member: str, host: Host, watcher: RegistryWatcher, lifecycle: Lifecycle) -> None:
+        self._member = member
+        self._host = host
+        self._watcher = watcher
+        self._lifecycle = lifecycle
+
+    # --- Reads --------------------------------------------------------------------------------------------------------
+
+    async def Search(self, request: shard_pb2.ShardSearchRequest, context: Context) -> shard_pb2.ShardSearchResponse:
+        _, engine = await self._answering(request, context)
+        reading.check_model(engine, request.model, self._watcher.view)
+        return await reading.search(engine, request, remaining_s(context))
+
+    async def GetDocuments(
+        self, request: shard_pb2.GetDocumentsRequest, context: Context
+    ) -> shard_pb2.GetDocumentsResponse:
+        replica, engine = await self._answering(request, context)
+        return await asyncio.to_thread(reading.get, engine, replica.collection, request)
+
+    async def CountDocuments(
+        self, request: shard_pb2.CountDocumentsRequest, context: Context
+    ) -> shard_pb2.CountDocumentsResponse:
+        _, engine = await self._answering(request, context)
+        return shard_pb2.CountDocumentsResponse(count=engine.documents)
+
+    async def ScrollDocuments(
+        self, request: shard_pb2.ScrollDocumentsRequest, context: Context
+    ) -> shard_pb2.ScrollDocumentsResponse:
+        replica, engine = await self._answering(request, context)
+        return await asyncio.to_thread(reading.scroll, engine, replica.collection, request)
+
+    async def _answering(self, request: Read, context: Context) -> tuple[Replica, Engine]:
+        replica = self._host.replica(request.replica)
+        engine = replica.answering()
+        if request.HasField("at_least"):
+            await replica.hold(from_wire(request.at_least), remaining_s(context), searchable=True)
+        return replica, engine
+
+    # --- Writes and positions -----------------------------------------------------------------------------------------
+
+    async def Await(self, request: shard_pb2.AwaitRequest, context: Context) -> shard_pb2.AwaitResponse:
+        replica, position = self._host.replica(request.replica), from_wire(request.position)
+        engine = await replica.hold(position, remaining_s(context), searchable=request.searchable)
+        if not request.outcomes_from:
+            return shard_pb2.AwaitResponse()
+        outcomes = engine.storage.outcomes(request.outcomes_from, position.seq)
+        return shard_pb2.AwaitResponse(
+            outcomes=[shard_pb2.RecordOutcome.ValueType(outcome) for outcome, _ in outcomes],
+            versions=[version for _, version in outcomes],
+        )
+
+    async def GetPosition(
+        self, request: shard_pb2.GetPositionRequest, context: Context
+    ) -> shard_pb2.GetPositionResponse:
+        replica = self._host.replica(request.replica)
+        if request.fence_epoch:
+            await replica.fence(request.fence_epoch)
+        engine, view = replica.engine, self._watcher.view
+        return shard_pb2.GetPositionResponse(
+            durable=to_wire(engine.position),
+            searchable_seq=engine.searchable_seq,
+            digest=(engine.storage.digest_at(request.digest_at) or b"") if request.digest_at else b"",
+            registry_incarnation=view.snapshot.incarnation if view else 0,
+            registry_revision=view.snapshot.revision if view else 0,
+            tail_first_seq=engine.storage.tail_first_seq,
+        )
+
+    async def ReadTail(
+        self, request: shard_pb2.ReadTailRequest, context: Context
+    ) -> AsyncIterator[shard_pb2.TailRecord]:
+        storage = self._host.replica(request.replica).engine.storage
+        first = request.from_seq
+        while first <= request.to_seq:
+            last = min(first + TAIL_CHUNK_RECORDS - 1, request.to_seq)
+            records = await asyncio.to_thread(list, storage.tail(first, last))
+            for seq, payload, digest in records:
+                yield shard_pb2.TailRecord(seq=seq, payload=payload, digest=digest)
+            first = last + 1
+
+    async def Snapshot(
+        self, request: shard_pb2.SnapshotRequest, context: Context
+    ) -> AsyncIterator[shard_pb2.SnapshotChunk]:
+        engine = self._host.replica(request.replica).answering()
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="snapshot-", dir=engine.folder.path))
+        try:
+            await asyncio.to_thread(engine.storage.copy_to, folder)
+            async for chunk in _chunks(folder / "data.mdb"):
+                yield chunk
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    # --- The server ---------------------------------------------------------------------------------------------------
+
+    async def GetRegistry(
+        self, request: shard_pb2.GetRegistryRequest, context: Context
+    ) -> shard_pb2.GetRegistryResponse:
+        view = self._watcher.view
+        return shard_pb2.GetRegistryResponse(snapshot=serialise(view.snapshot) if view else b"")
+
+    async def GetServerStatus(
+        self, request: shard_pb2.GetServerStatusRequest, context: Context
+    ) -> shard_pb2.GetServerStatusResponse:
+        return shard_pb2.GetServerStatusResponse(
+            member=self._member,
+            lifecycle=self._lifecycle.state.value,
+            resident_bytes=resident_bytes(),
+            replicas=[reading.status(replica) for replica in self._host.replicas],
+        )
+
+
+async def _chunks(path: Path) -> AsyncIterator[shard_pb2.SnapshotChunk]:
+    digest = hashlib.sha256()
+    with await asyncio.to_thread(path.open, "rb") as file:
+        total = os.fstat(file.fileno()).st_size
+        while data := await asyncio.to_thread(file.read, SNAPSHOT_CHUNK_BYTES):
+            digest.update(data)
+            yield shard_pb2.SnapshotChunk(data=data, total_bytes=total)
+    yield shard_pb2.SnapshotChunk(sha256=digest.digest(), total_bytes=total)

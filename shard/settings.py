@@ -1,0 +1,39 @@
+"""The knobs of a shard server."""
+
+from dataclasses import dataclass
+
+from kintsugi.settings import ProcessSettings, setting
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSettings(ProcessSettings):
+    """A Kintsugi shard server: hosts replicas, replays their logs, answers searches. Run one per core."""
+
+    lease_s: float = setting(
+        "seconds after which others may take this server for dead; raise it on slow networks, lower it to react sooner",
+        5.0,
+        minimum=1.0,
+        maximum=600.0,
+    )
+    max_replica_bytes: int = setting(
+        "bytes that the database of one replica may take; beyond it the replica stops and says so",
+        2**40,
+        minimum=2**20,
+    )
+    max_queued_searches: int = setting(
+        "searches that may wait per replica; beyond it they are refused at once", 1024, minimum=1
+    )
+    checkpoint_every_s: float = setting(
+        "seconds between checkpoints of a changing index; lower it to restart faster, raise it to write less",
+        60.0,
+        minimum=0.1,
+    )
+    checkpoint_every_changes: int = setting(
+        "changes after which an index is checkpointed before its time", 100_000, minimum=1
+    )
+    keep_journal_records: int = setting(
+        "records of the journal kept at least, for the outcomes of repeated writes", 200_000, minimum=1000
+    )
+    sync_writes: bool = setting(
+        "sync every commit to disk; false loses acknowledged writes at a power cut, for experiments only", True
+    )
