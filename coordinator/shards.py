@@ -15,7 +15,7 @@ from kintsugi.rpc.errors import from_rpc_error
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-StubOf = Callable[[str], shard_pb2_grpc.ShardAsyncStub]
+StubOf = Callable[[str], "shard_pb2_grpc.ShardAsyncStub"]
 
 # The reason of the one kind of exhaustion that does not pass with time.
 ANSWER_TOO_LARGE = "ANSWER_TOO_LARGE"
