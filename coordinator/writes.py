@@ -1,0 +1,117 @@
+"""The story of a write: validate, partition, log, acknowledge, answer.
+
+1. Nothing is written before all of the request is known to be valid.
+2. Each shard's part is logged whole, once per request id, through whichever coordinator the request is repeated.
+3. An answer never claims more than the replicas said.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from coordinator import validate
+from coordinator.acks import Acknowledgements
+from coordinator.answers import PartOutcome, answer, answer_per_item
+from coordinator.deadline import Deadline
+from coordinator.group_commit import GroupCommit
+from coordinator.operations import Level, Part, Write
+from coordinator.shard_log import ShardLogs
+from coordinator.views import Views
+from kintsugi.errors import FailedPrecondition, KintsugiError
+from kintsugi.log.append import AppendRequest
+from kintsugi.registry.records import Collection
+from kintsugi.v1 import documents_pb2
+
+Request = TypeVar("Request", documents_pb2.UpsertRequest, documents_pb2.DeleteRequest)
+
+# Larger requests are validated in a thread, so that the event loop goes on.
+_INLINE_BYTES = 32 * 2**10
+# Left of a call's deadline for the answer to travel.
+_ANSWER_RESERVE_S = 0.05
+
+
+class Writes:
+    """`now_us` is the wall clock in microseconds since the Unix epoch."""
+
+    def __init__(
+        self,
+        views: Views,
+        logs: ShardLogs,
+        group_commit: GroupCommit,
+        acknowledgements: Acknowledgements,
+        now_us: Callable[[], int],
+    ) -> None:
+        self._views = views
+        self._logs = logs
+        self._group_commit = group_commit
+        self._acknowledgements = acknowledgements
+        self._now_us = now_us
+        self._validator = ThreadPoolExecutor(1, "validate")
+
+    async def upsert(self, request: documents_pb2.UpsertRequest, deadline: Deadline) -> documents_pb2.WriteResponse:
+        write = await self._validated(validate.upsert, request, deadline)
+        return answer(write, await self._written(write, deadline))
+
+    async def delete(self, request: documents_pb2.DeleteRequest, deadline: Deadline) -> documents_pb2.WriteResponse:
+        write = await self._validated(validate.delete, request, deadline)
+        return answer(write, await self._written(write, deadline))
+
+    async def validated_chunk(self, request: documents_pb2.UpsertRequest, deadline: Deadline) -> Write:
+        """The first half of a bulk chunk; raises for what concerns the whole call."""
+        return await self._validated(validate.bulk_upsert, request, deadline)
+
+    async def write_chunk(self, write: Write, deadline: Deadline) -> documents_pb2.WriteResponse:
+        """The second half; every trouble is told per item."""
+        try:
+            outcomes = await self._written(write, deadline)
+        except FailedPrecondition:
+            raise
+        except KintsugiError as error:
+            outcomes = [PartOutcome(part, error=error) for part in write.parts()]
+        return answer_per_item(write, outcomes)
+
+    async def close(self) -> None:
+        await self._group_commit.close()
+        self._validator.shutdown(wait=False, cancel_futures=True)
+
+    async def _validated(
+        self, check: Callable[[Request, Collection], Write], request: Request, deadline: Deadline
+    ) -> Write:
+        _, collection = await self._views.collection(validate.collection_name(request.collection), deadline)
+        if request.ByteSize() <= _INLINE_BYTES:
+            return check(request, collection)
+        return await asyncio.get_running_loop().run_in_executor(self._validator, check, request, collection)
+
+    async def _written(self, write: Write, deadline: Deadline) -> list[PartOutcome]:
+        parts = write.parts()
+        for part in parts:
+            self._check_shard(write, part)
+        written_at_us = self._now_us()
+        deadline = deadline.earlier_by(_ANSWER_RESERVE_S)
+        return await asyncio.gather(*(self._write_part(write, part, written_at_us, deadline) for part in parts))
+
+    def _check_shard(self, write: Write, part: Part) -> None:
+        _, shard = self._logs.writable((write.collection.uid, part.shard))
+        wanted = write.options.durable_replicas
+        if write.options.level is not Level.LOGGED and wanted > len(shard.in_sync):
+            raise FailedPrecondition(
+                f"durable_replicas is {wanted}, shard {part.shard} has {len(shard.in_sync)} replicas in sync",
+                field="durable_replicas",
+                reason="TOO_FEW_REPLICAS",
+            )
+
+    async def _write_part(self, write: Write, part: Part, written_at_us: int, deadline: Deadline) -> PartOutcome:
+        key = (write.collection.uid, part.shard)
+        request = AppendRequest(write.options.request_id, part.payloads(written_at_us), part.content)
+        try:
+            logged = await self._group_commit.append(key, request, deadline)
+        except KintsugiError as error:
+            return PartOutcome(part, error=error)
+        if write.options.level is Level.LOGGED:
+            return PartOutcome(part, position=logged.last)
+        try:
+            records = await self._acknowledgements.wait(key, logged, write.options, deadline)
+        except KintsugiError as error:
+            return PartOutcome(part, error=error)
+        return PartOutcome(part, position=logged.last, records=records)
