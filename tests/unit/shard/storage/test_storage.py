@@ -2,6 +2,7 @@
 
 import random
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from kintsugi.log.read import LogEntry
 from kintsugi.metrics import StoredType
 from kintsugi.position import START, Position
 from shard.outcomes import Outcome
-from shard.reader import Fields
+from shard.reader import Fields, StoredDocument
 from shard.storage import Storage, StorageEvent
 from shard.storage_faults import EpochFenced, JournalTrimmed, StorageFault
 
@@ -63,6 +64,21 @@ def test_updated_document_keeps_its_row_and_a_deleted_one_never_returns_to_it(op
     present, matrix = storage.vectors(1, np.array([1, 2], dtype=np.uint64))
     assert present.tolist() == [False, True]
     assert matrix.tolist() == [[0.0] * 4, [3.0] * 4]
+
+
+def test_put_replaces_everything_and_patch_only_the_attributes(open_storage, memory_log):
+    """A patch keeps version, text and vectors; a put drops what it does not bring."""
+    storage = open_storage()
+    everything = Fields(attributes=True, text=True, vectors=True)
+    storage.apply(memory_log.put("a", 1.0, attributes=b'{"n":1}', text="one"))
+    (before,) = storage.get([encode("a")], everything)
+    storage.apply(memory_log.patch("a", b'{"n":2}'))
+    (patched,) = storage.get([encode("a")], everything)
+    assert patched == replace(before, attributes='{"n":2}', written_at_us=8)
+    storage.apply(memory_log.append(records.stamp(records.put("a", {2: bytes(16)}), 9)))
+    (put,) = storage.get([encode("a")], everything)
+    assert put == StoredDocument(encode("a"), row=1, version=3, written_at_us=9, vectors={2: bytes(16)})
+    assert (storage.documents_with_vector(1), storage.documents_with_vector(2)) == (0, 1)
 
 
 def test_hits_leave_out_rows_that_are_gone(open_storage, memory_log):

@@ -47,8 +47,8 @@ def test_overwritten_pages_are_corrupt(filled, open_storage):
         open_storage()
 
 
-def test_file_with_unwritten_free_pages_at_its_end_is_whole(filled, open_storage, memory_log, tmp_path):
-    """A file as long as its last page in use opens."""
+def test_file_put_in_place_of_a_replica_opens(filled, open_storage, memory_log, tmp_path):
+    """A copy takes the place of a data file, as bootstrap does it, although the lock file is an old one."""
     compact = tmp_path / "compact"
     storage = open_storage()
     storage.copy_to(compact)

@@ -22,14 +22,17 @@ from shard.storage import Storage
 EVERYTHING = Fields(attributes=True, text=True, vectors=True)
 # Long ids that share everything but what LMDB's keys have no room for, and multi-byte characters.
 STEM = "k" * 509
-IDS = [0, 7, 2**64 - 1, "7", "a", "a\x00", "é", STEM, STEM + "a", STEM + "a\x00", STEM + "ab", STEM + "é", STEM[:-1]]
+ENDS = ["", "a", "a\x00", "a\x00\x00", "aaa", "ab", "aé", "é"]
+IDS = [0, 7, 2**64 - 1, "7", "a", "a\x00", "é", STEM[:-1], *(STEM + end for end in ENDS)]
+
 
 vectors = st.dictionaries(st.sampled_from([1, 2]), st.binary(min_size=8, max_size=8), max_size=2)
 operations = st.lists(
     st.tuples(
-        st.sampled_from(IDS),
+        # Few ids per history, so that records meet documents.
+        st.sampled_from([7, "a", STEM + "a", STEM + "aaa", STEM + "ab"]),
         st.sampled_from(list(Operation)),
-        st.sampled_from(list(Condition)),
+        st.sampled_from([Condition.ALWAYS, *Condition]),
         st.integers(1, 12),
         st.sampled_from([b"", b'{"a":1}', b'{"b":"\xc3\xa9"}']),
         st.sampled_from(["", "a text", "ü" * 1500]),
@@ -102,7 +105,7 @@ def contents(storage):
     return documents, changed, counts, outcomes, storage.position, list(storage.tail(1, 1000))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(operations, st.lists(st.integers(0, 100), max_size=4), st.lists(st.integers(0, 100), max_size=4), st.booleans())
 def test_storage_equals_a_dictionary_however_the_log_is_cut(steps, cuts, other_cuts, reopens):
     """Documents, order, counts and outcomes are those of the oracle; batches, repetition and reopening change nothing."""
