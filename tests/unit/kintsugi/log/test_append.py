@@ -188,6 +188,15 @@ async def test_a_full_log_refuses_until_positions_advance(log):
     assert (head.first_seq, head.bytes) == (5, 5 * 1128)
 
 
+async def test_the_byte_bound_counts_the_whole_group(log):
+    """Of a group that would exceed the bound together, only the requests that fit are written."""
+    log.max_log_bytes = 2500
+    group = [AppendRequest(name, [b"x" * 1000]) for name in ("1", "2", "3")]
+    results = await log.writer.append(log.target(), group, 5.0)
+    assert [isinstance(result, ResourceExhausted) for result in results] == [False, False, True]
+    assert len(await log.entries()) == 2
+
+
 async def test_a_full_log_still_answers_repetitions(log):
     """A request that was written before the log became full is recognised when it comes again, next to one refused."""
     log.max_log_bytes = 2000

@@ -132,12 +132,26 @@ async def test_entries_that_do_not_continue_are_refused_whole(log, entries, faul
     assert await log.entries(2) == []
 
 
-async def test_another_history_than_the_one_restored_is_a_fork(log):
+@pytest.mark.parametrize("payloads", [[b"x"], [b"x", b"y"], [b"x", b"y", b"z"]])
+async def test_another_history_than_the_one_restored_is_a_fork(log, payloads):
     """A second restorer that holds other entries under the same numbers is refused."""
     await begin(log)
     await log.restorer.append(UID, SHARD, 1, 2, chained([b"a", b"b"]))
     with pytest.raises(LogForked):
-        await log.restorer.append(UID, SHARD, 1, 2, chained([b"x", b"y", b"z"]))
+        await log.restorer.append(UID, SHARD, 1, 2, chained(payloads))
+
+
+async def test_an_open_log_takes_no_restored_entries(log):
+    """A restorer that was late for the finish does not write past it, and does not believe that it finished."""
+    entries = chained([b"a", b"b"])
+    await begin(log)
+    await log.restorer.append(UID, SHARD, 1, 2, entries[:1])
+    await log.restorer.finish(UID, SHARD, 1, 2, end(entries[:1]))
+    with pytest.raises(RestoreRefused):
+        await log.restorer.append(UID, SHARD, 1, 2, entries)
+    for last in (end(entries), end(chained([b"x"]))):
+        with pytest.raises(RestoreRefused):
+            await log.restorer.finish(UID, SHARD, 1, 2, last)
 
 
 async def test_finish_is_refused_when_the_log_ends_elsewhere(log):
@@ -145,8 +159,9 @@ async def test_finish_is_refused_when_the_log_ends_elsewhere(log):
     entries = chained([b"a", b"b"])
     await begin(log)
     await log.restorer.append(UID, SHARD, 1, 2, entries[:1])
-    with pytest.raises(RestoreRefused):
-        await log.restorer.finish(UID, SHARD, 1, 2, last=end(entries))
+    for last in (end(entries), end(chained([b"x"]))):
+        with pytest.raises(RestoreRefused):
+            await log.restorer.finish(UID, SHARD, 1, 2, last)
     assert not (await log.reader.head()).open
 
 
