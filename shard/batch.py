@@ -5,7 +5,7 @@
 Invariants:
 1. The state after a run of records does not depend on how they were cut into batches.
 2. A key is written at most once per batch, whatever the records did to it.
-3. Nothing is written while planning, so views into the database stay valid.
+3. Nothing is written before documents() has encoded them all, so views into the database stay valid.
 
 Knows the layout of values, not LMDB: `lookup` is injected.
 """
@@ -110,8 +110,7 @@ class Batch:
             models=current.models,
             id=current.id,
             attributes=change.attributes,
-            # The text may be a view into the page that this very batch rewrites.
-            text=bytes(current.text),
+            text=current.text,
         )
 
     def _drop_vectors(self, document: DocumentRecord) -> None:
