@@ -87,20 +87,24 @@ class BatchingStats:
 
 
 @dataclass(slots=True, eq=False)
+class _Message:
+    """A call in flight. It is cancelled when the last of its waiters is gone."""
+
+    waiting: int
+    task: asyncio.Task[None] | None = None
+
+    def leave(self) -> None:
+        self.waiting -= 1
+        if self.waiting == 0 and self.task is not None:
+            self.task.cancel()  # a no-op after an answer
+
+
+@dataclass(slots=True, eq=False)
 class _Waiter:
     queries: FloatArray
     deadline: Deadline
     answer: asyncio.Future[ShardAnswer]
-
-
-@dataclass(slots=True, eq=False)
-class _Message:
-    waiters: list[_Waiter]
-    task: asyncio.Task[None] | None = None
-
-    def abandon(self) -> None:
-        if self.task is not None and all(waiter.answer.done() for waiter in self.waiters):
-            self.task.cancel()
+    message: _Message | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -132,9 +136,10 @@ class Batcher:
             raise DeadlineExceeded(f"no answer from {key.address} within the deadline") from error
         finally:
             waiter.answer.cancel()  # a no-op after an answer
-            for message in list(lane.in_flight):
-                message.abandon()
-            self._pump(key, lane)
+            if waiter.message is not None:
+                waiter.message.leave()
+            else:
+                self._pump(key, lane)
 
     def stats(self) -> BatchingStats:
         return BatchingStats(len(self._lanes), self._queries, self._messages)
@@ -143,7 +148,7 @@ class Batcher:
         while lane.queue and len(lane.in_flight) < self._limits.max_in_flight:
             waiters = self._next_waiters(lane)
             if waiters:
-                self._launch(key, lane, _Message(waiters))
+                self._launch(key, lane, waiters)
         while lane.queue and lane.queue[0].answer.done():
             lane.queue.popleft()
         if not lane.queue and not lane.in_flight and self._lanes.get(key) is lane:
@@ -163,9 +168,12 @@ class Batcher:
             lane.queue.popleft()
         return taken
 
-    def _launch(self, key: LaneKey, lane: _Lane, message: _Message) -> None:
+    def _launch(self, key: LaneKey, lane: _Lane, waiters: Sequence[_Waiter]) -> None:
+        message = _Message(len(waiters))
+        for waiter in waiters:
+            waiter.message = message
         lane.in_flight.add(message)
-        message.task = asyncio.create_task(self._deliver(key, message.waiters))
+        message.task = asyncio.create_task(self._deliver(key, waiters))
 
         def landed(_: asyncio.Task[None]) -> None:
             lane.in_flight.discard(message)

@@ -20,13 +20,11 @@ class SearchService(search_pb2_grpc.SearchServicer):
         self._searches = searches
         self._clock = clock
 
-    async def Search(  # noqa: N802 the name of the method in the proto
-        self, request: search_pb2.SearchRequest, context: Context
-    ) -> search_pb2.SearchResponse:
+    async def Search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:
         answer = await self._searches.search(check_search(request), Deadline.of_call(context, self._clock))
         return _bounded(answer.hits.response(answer.model, answer.coverage))
 
-    async def SearchBatch(  # noqa: N802
+    async def SearchBatch(
         self, request: search_pb2.SearchBatchRequest, context: Context
     ) -> search_pb2.SearchBatchResponse:
         answer = await self._searches.search(check_batch(request), Deadline.of_call(context, self._clock))

@@ -1,0 +1,92 @@
+"""Who is asked first, and what failures and silence make of it."""
+
+import asyncio
+
+from coordinator.load import HedgeSettings, ReplicaLoad
+from coordinator.plan import Target
+from coordinator.reading import ReadSettings
+from kintsugi.v1 import search_pb2
+
+A, B = Target("a", "a:1"), Target("b", "b:1")
+
+
+class ManualClock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_the_least_loaded_replica_comes_first():
+    """Calls in flight decide; equal ones take turns."""
+    load = ReplicaLoad(ManualClock())
+    with load.asking(A):
+        assert load.order([A, B]) == [B, A]
+        with load.asking(B):
+            assert load.order([A, B]) == [A, B]
+    with load.asking(A):
+        pass
+    assert load.order([A, B]) == [B, A]
+
+
+def test_a_failed_replica_is_avoided_longer_each_time_and_probed_by_one():
+    """After the penalty a single call probes it; only a success ends the avoidance."""
+    clock = ManualClock()
+    load = ReplicaLoad(clock)
+    load.failed(A)
+    load.failed(A)
+    clock.now += 0.3
+    with load.asking(B):
+        assert load.order([A, B]) == [B, A]
+        clock.now += 0.2
+        assert load.order([A, B]) == [A, B]
+        with load.asking(A):
+            pass
+        assert load.order([A, B]) == [B, A]
+        load.succeeded(A, 0.01)
+        assert load.order([A, B]) == [A, B]
+
+
+def test_the_delay_of_a_second_try_follows_the_replicas_answers():
+    """The slowest twentieth of recent answers sets it, within bounds."""
+    load = ReplicaLoad(ManualClock(), HedgeSettings(latency_factor=2, first_delay_s=0.1, max_delay_s=1))
+    assert load.second_try_delay_s(A) == 0.1
+    for _ in range(64):
+        load.succeeded(A, 0.03)
+    assert load.second_try_delay_s(A) == 0.06
+    for _ in range(64):
+        load.succeeded(A, 9.0)
+    assert load.second_try_delay_s(A) == 1
+
+
+def test_second_tries_are_a_share_of_first_ones():
+    """Ten first tries at a share of a fifth allow two second ones."""
+    clock = ManualClock()
+    load = ReplicaLoad(clock, HedgeSettings(share=0.2, burst=1))
+    assert load.may_compete(A, clock.now)
+    assert not load.may_compete(A, clock.now)
+    granted = 0
+    for _ in range(10):
+        load.earn_second_try()
+        granted += load.may_compete(A, clock.now)
+    assert granted in (1, 2)
+
+
+async def test_a_server_that_stops_answering_fails_no_search(world, context, make_documents):
+    """Half of the replicas go silent under load: every search is answered, though second tries are bounded."""
+    await world.start([["a", "b"]])
+    world.put(make_documents(10))
+    hedging = HedgeSettings(share=0.01, burst=1, first_delay_s=0.02, max_delay_s=0.3)
+    service = world.reading(ReadSettings(hedging=hedging)).search_service
+    vector = search_pb2.QueryVector(values=search_pb2.FloatList(values=[1, 0, 0, 0]))
+    request = search_pb2.SearchRequest(collection="docs", vectors=[vector])
+    world.replica("a", 0).answering.clear()
+
+    async def caller():
+        for _ in range(10):
+            assert len((await service.Search(request, context(3))).hits) == 10
+
+    started = asyncio.get_running_loop().time()
+    await asyncio.gather(*[caller() for _ in range(32)])
+    assert asyncio.get_running_loop().time() - started < 3
