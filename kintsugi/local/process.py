@@ -19,6 +19,8 @@ from kintsugi.errors import FailedPrecondition
 _GUARD = Path(__file__).with_name("guard.py")
 _MAX_LOG_BYTES = 64 * 2**20
 _LOG_END_LINES = 5
+# A traceback in a JSON line is long, and its end says most.
+_LOG_LINE_CHARACTERS = 600
 _POLL_S = 0.02
 
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kintsugi-spawner")
@@ -99,7 +101,7 @@ class ManagedProcess:
         if not self.log_path.is_file():
             return ""
         lines = self.log_path.read_text("utf-8", errors="replace").splitlines()
-        return "\n".join(f"  {line}" for line in lines[-_LOG_END_LINES:])
+        return "\n".join(f"  {line[-_LOG_LINE_CHARACTERS:]}" for line in lines[-_LOG_END_LINES:])
 
 
 def _rotate(log_path: Path) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -67,15 +68,17 @@ class RpcServer:
     """`async with RpcServer(listen) as server:` after add() for each service; health starts as NOT_SERVING."""
 
     def __init__(self, listen: str) -> None:
+        # gRPC's own objects belong to the event loop, so they are made in __aenter__; this may run in any thread.
         self._listen = listen
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
-        self._recorder = _RecordingServer(self._server)
-        self._health = health.aio.HealthServicer()
-        self._stopped = False
+        self._registrations: list[Callable[[Any], None]] = []
+        self._names: tuple[str, ...] = ()
+        self._server: grpc.aio.Server | None = None
+        self._health: health.aio.HealthServicer | None = None
         self.port = 0
 
     def add(self, add_to_server: AddToServer[Servicer_contra], servicer: Servicer_contra) -> None:
-        add_to_server(servicer, self._recorder)
+        """Serves a servicer, given its generated add_XServicer_to_server. Only before `async with`."""
+        self._registrations.append(partial(add_to_server, servicer))
 
     @property
     def address(self) -> str:
@@ -84,20 +87,29 @@ class RpcServer:
 
     @property
     def services(self) -> tuple[str, ...]:
-        return tuple(self._recorder.names)
+        """The full names of our services, without health and reflection."""
+        return self._names
 
     async def __aenter__(self) -> Self:
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*self.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        server = self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
+        self._names = self._register(server)
+        self._health = health.aio.HealthServicer()
         await self.set_serving(serving=False)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         try:
-            self.port = self._server.add_insecure_port(self._listen)
+            self.port = server.add_insecure_port(self._listen)
         except RuntimeError as error:
             raise Unavailable(f"listen is {self._listen}, must be a free port of this machine") from error
-        await self._server.start()
+        await server.start()
         logger("rpc").info(LogEvent.RPC_LISTENING, address=self.address, services=self.services)
         return self
+
+    def _register(self, server: grpc.aio.Server) -> tuple[str, ...]:
+        recorder = _RecordingServer(server)
+        for register in self._registrations:
+            register(recorder)
+        return tuple(recorder.names)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -106,19 +118,19 @@ class RpcServer:
         await self.stop(0 if error else DEFAULT_GRACE_S)
 
     async def set_serving(self, *, serving: bool) -> None:
-        """Sets the health of "" and of every service."""
+        """Sets the health of "" and of every service. Does nothing before `async with`."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *self.services):
-            await self._health.set(name, status)
+        if self._health is not None:
+            for name in ("", *self._names):
+                await self._health.set(name, status)
 
     async def stop(self, grace_s: float = DEFAULT_GRACE_S) -> None:
         """Refuses new calls at once and returns when those in flight are done, or cancelled after the grace.
         Callers first set health to not serving and take themselves out of the registry. Idempotent."""
-        if self._stopped:
-            return
-        self._stopped = True
-        await self.set_serving(serving=False)
-        await self._server.stop(grace_s)
+        server, self._server = self._server, None
+        if server is not None:
+            await self.set_serving(serving=False)
+            await server.stop(grace_s)
 
 
 def remaining_s(context: "grpc.aio.ServicerContext[Any, Any]") -> float:
