@@ -31,6 +31,13 @@ class Calibration:
         """Rounds scaled elements to -127..127."""
         return _clip(prepared * np.float32(self.scale))
 
+    def codes_of_queries(self, prepared: F32Matrix) -> Codes:
+        """Rounds each query by a scale of its own, for measures whose order does not depend on a query's length: a
+        query far shorter than the documents would else be left with a few distinct codes."""
+        largest = np.max(np.abs(prepared), axis=1, keepdims=True).astype(np.float64)
+        largest[largest == 0.0] = 1.0
+        return _clip(np.asarray(prepared * (_MAX_CODE / largest), dtype=np.float32))
+
     def clipped_fraction(self, prepared: F32Matrix) -> float:
         """The part of the elements that the scale cannot represent. Near 1 - quantile on data like the sample."""
         if not prepared.size:

@@ -42,7 +42,11 @@ class Encoding(Protocol):
     def calibration(self) -> Calibration | None: ...
 
     def encode(self, vectors: FloatArray) -> Encoded:
-        """Encodes n x d vectors, or queries, in C order."""
+        """Encodes n x d vectors in C order."""
+        ...
+
+    def encode_queries(self, queries: FloatArray) -> Encoded:
+        """Encodes n x d queries in C order."""
         ...
 
 
@@ -78,6 +82,9 @@ class F32:
     def encode(self, vectors: FloatArray) -> Encoded:
         return prepare(self.metric, vectors)
 
+    def encode_queries(self, queries: FloatArray) -> Encoded:
+        return prepare(self.metric, queries)
+
 
 @dataclass(frozen=True, slots=True)
 class I8:
@@ -95,6 +102,15 @@ class I8:
 
     def encode(self, vectors: FloatArray) -> Encoded:
         return self.calibration.codes(prepare(self.metric, vectors))
+
+    def encode_queries(self, queries: FloatArray) -> Encoded:
+        prepared = prepare(self.metric, queries)
+        # Distances, other than angles and products, need both sides on one scale.
+        return (
+            self.calibration.codes(prepared)
+            if self.metric is Metric.L2
+            else self.calibration.codes_of_queries(prepared)
+        )
 
 
 def encoding_of(metric: Metric, name: str, calibration: Calibration | None) -> Encoding:

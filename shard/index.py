@@ -127,7 +127,7 @@ class VectorIndex:
 
     def search(self, queries: FloatArray, count: int) -> list[Rows]:
         """Up to `count` rows nearest to each query, best first by the encoding's own measure."""
-        codes = self.encoding.encode(queries)
+        codes = self.encoding.encode_queries(queries)
         found: list[Rows] = []
         for start in range(0, len(codes), _SEARCH_CHUNK):
             with self._lock:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from kintsugi.errors import DeadlineExceeded, ResourceExhausted, Unavailable
+from kintsugi.errors import DeadlineExceeded, KintsugiError, ResourceExhausted, Unavailable
 from kintsugi.limits import MAX_CANDIDATES
 from kintsugi.metrics import FloatArray
 from shard.checkpoint import IndexVersion
@@ -147,6 +147,7 @@ class Searcher:
             self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join()
+        self._fail_waiting()
         self._exact.shutdown()
 
     # Admission
@@ -231,12 +232,16 @@ class Searcher:
             self._search_together(jobs)
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the caller, the thread must go on
             if len(jobs) == 1:
-                log.warning("search_failed", model=self._model.number, error=repr(error))
-                jobs[0].settle(error)
+                self._settle_failed(jobs[0], error)
                 return
             # One of them may be to blame: it must not fail the others.
             for job in jobs:
                 self._run_group([job])
+
+    def _settle_failed(self, job: _Job, error: Exception) -> None:
+        if not isinstance(error, KintsugiError):
+            log.error("search_failed", model=self._model.number, exc_info=error)
+        job.settle(error)
 
     def _is_wanted(self, job: _Job) -> bool:
         """Whether to start: settles what is late, skips what was cancelled."""
@@ -318,8 +323,7 @@ class Searcher:
             elif self._is_wanted(job):
                 job.settle(self._search_exactly(job))
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to the caller
-            log.warning("exact_search_failed", model=self._model.number, error=repr(error))
-            job.settle(error)
+            self._settle_failed(job, error)
         finally:
             with self._guard:
                 self._waiting_exact -= 1

@@ -33,7 +33,8 @@ class SeqWaiters:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._reached = 0
+        # Below every sequence number: even 0 is reached only once there is something to search.
+        self._reached = -1
         # Message and reason: each waiter gets an exception of its own, with its own traceback.
         self._failure: tuple[str, str] | None = None
         self._waiting: set[_Waiter] = set()
