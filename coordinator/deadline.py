@@ -24,11 +24,13 @@ class Deadline:
         return cls(clock() + seconds, clock)
 
     @classmethod
-    def of_call(cls, context: grpc.aio.ServicerContext[Any, Any], clock: Clock) -> "Deadline":
+    def of_call(
+        cls, context: grpc.aio.ServicerContext[Any, Any], clock: Clock, default_s: float = limits.DEFAULT_DEADLINE_S
+    ) -> "Deadline":
         """The deadline the caller set, or the default for callers that set none."""
         remaining = context.time_remaining()
         if remaining is None or not math.isfinite(remaining):
-            remaining = limits.DEFAULT_DEADLINE_S
+            remaining = default_s
         return cls.after(remaining, clock)
 
     @property

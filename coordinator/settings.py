@@ -46,8 +46,8 @@ class CoordinatorSettings(ProcessSettings):
         512 * 2**20,
         minimum=2**20,
     )
-    lease_ttl_s: float = setting(
-        "time after which a silent coordinator counts as gone; it renews every fifth of it", 5.0, minimum=1, maximum=60
+    lease_s: float = setting(
+        "seconds after which others may take this coordinator for gone", 5.0, minimum=1, maximum=60
     )
     out_of_sync_after_s: float = setting(
         "time without lease after which a replica leaves the in-sync set, so that the log can be trimmed; raise it to "

@@ -1,0 +1,24 @@
+"""kintsugi.v1.Cluster over coordinator.status."""
+
+from typing import Any
+
+import grpc.aio
+
+from coordinator.collection_spec import check_name
+from coordinator.status import Status
+from kintsugi.v1 import cluster_pb2, cluster_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ClusterService(cluster_pb2_grpc.ClusterServicer):
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    async def GetStatus(self, request: cluster_pb2.GetStatusRequest, context: Context) -> cluster_pb2.GetStatusResponse:
+        return await self._status.get(request.collection)
+
+    async def AcceptLoss(
+        self, request: cluster_pb2.AcceptLossRequest, context: Context
+    ) -> cluster_pb2.AcceptLossResponse:
+        return await self._status.accept_loss(check_name(request.collection, "collection"), request.shard)
