@@ -68,7 +68,7 @@ class Parts:
 
 
 def assemble(settings: ShardSettings) -> Parts:
-    """Wires the parts; opens the data folder, but no connection."""
+    """Wires the parts, inside the running loop that gRPC wants; opens the data folder, but no connection."""
     folders = Folders(settings.data)
     folders.root.mkdir(parents=True, exist_ok=True)
     member, file = member_id(folders.root), RegistryFile(folders.registry)
@@ -91,7 +91,7 @@ def assemble(settings: ShardSettings) -> Parts:
 
 
 async def serve(settings: ShardSettings, stop: asyncio.Event) -> None:
-    parts = await asyncio.to_thread(assemble, settings)
+    parts = assemble(settings)
     with suppress(Unavailable):  # searches go on without Redis; it is judged by the watcher once it is back
         await check_server(parts.redis)
     async with parts.server:

@@ -1,13 +1,16 @@
 """What a shard server asks its peers: how far they are, which history they hold, and copies of what they have."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING
 
 from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
-from kintsugi.internal.v1.shard_pb2_grpc import ShardAsyncStub
 from kintsugi.position import Position
 from kintsugi.registry.records import View
 from kintsugi.rpc.errors import grpc_errors
+
+if TYPE_CHECKING:
+    from kintsugi.internal.v1.shard_pb2_grpc import ShardAsyncStub  # the stubs have it for type checkers only
 
 ASK_TIMEOUT_S = 2.0
 
@@ -15,11 +18,11 @@ ASK_TIMEOUT_S = 2.0
 class Peers:
     """`stub_for` gives the stub of an address, `view` the current registry."""
 
-    def __init__(self, stub_for: Callable[[str], ShardAsyncStub], view: Callable[[], View | None]) -> None:
+    def __init__(self, stub_for: "Callable[[str], ShardAsyncStub]", view: Callable[[], View | None]) -> None:
         self._stub_for = stub_for
         self._view = view
 
-    def stub(self, member: str) -> ShardAsyncStub:
+    def stub(self, member: str) -> "ShardAsyncStub":
         view = self._view()
         known = view.members.get(member) if view else None
         if known is None:
