@@ -6,8 +6,7 @@ Knows where members listen, and nothing of what the answers mean.
 from collections.abc import Callable, Mapping
 
 from kintsugi.errors import Unavailable
-from kintsugi.internal.v1 import shard_pb2
-from kintsugi.internal.v1.shard_pb2_grpc import ShardAsyncStub
+from kintsugi.internal.v1 import shard_pb2, shard_pb2_grpc
 from kintsugi.registry.records import Member, View
 from kintsugi.rpc.errors import grpc_errors
 
@@ -18,7 +17,7 @@ ASK_TIMEOUT_S = 2.0
 class ReplicaCalls:
     """`stub_for` gives the stub of an address, `view` the present registry."""
 
-    def __init__(self, stub_for: Callable[[str], ShardAsyncStub], view: Callable[[], View | None]) -> None:
+    def __init__(self, stub_for: Callable[[str], "shard_pb2_grpc.ShardAsyncStub"], view: Callable[[], View | None]) -> None:
         self._stub_for = stub_for
         self._view = view
 
@@ -39,7 +38,7 @@ class ReplicaCalls:
         with grpc_errors():
             return await stub.GetServerStatus(shard_pb2.GetServerStatusRequest(), timeout=timeout_s)
 
-    def _stub(self, member: str) -> ShardAsyncStub:
+    def _stub(self, member: str) -> "shard_pb2_grpc.ShardAsyncStub":
         view = self._view()
         members: Mapping[str, Member] = view.members if view else {}
         if member not in members:
