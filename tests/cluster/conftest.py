@@ -1,0 +1,46 @@
+"""Clusters of real processes for the tests in this folder.
+
+`new_cluster(servers=2, ...)` starts one in a folder of its own and stops it after the test, whatever happened; when the
+test failed, the ends of all process logs are printed with it.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kintsugi.local.cluster import LocalCluster
+
+LOG_END_BYTES = 4000
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """Lets fixtures see whether their test failed."""
+    report = yield
+    setattr(item, f"report_{report.when}", report)
+    return report
+
+
+@pytest.fixture
+def new_cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., LocalCluster]]:
+    clusters: list[LocalCluster] = []
+
+    def make(name: str = "cluster", *, ready: bool = True, **options: object) -> LocalCluster:
+        cluster = LocalCluster(tmp_path / name, **options)  # type: ignore[arg-type]
+        clusters.append(cluster)
+        cluster.start()
+        if ready:
+            cluster.wait_ready()
+        return cluster
+
+    yield make
+    report = getattr(request.node, "report_call", None)
+    if report is not None and report.failed:
+        for cluster in clusters:
+            for name in cluster.names():
+                path = cluster.log_path(name)
+                end = path.read_bytes()[-LOG_END_BYTES:].decode(errors="replace") if path.exists() else ""
+                print(f"--- {cluster.data.name} {name}\n{end}")
+    for cluster in clusters:
+        cluster.kill_all()
