@@ -35,6 +35,8 @@ DEFAULT_WINDOW = 8
 DEFAULT_STALL_S = 60.0
 # Chunks above this gain nothing; the server's bound is limits.MAX_BATCH_BYTES.
 TARGET_CHUNK_BYTES = 4 * 2**20
+# What grpc.aio says when sending fails, before it knows the server's status.
+_MASKED_STATUS = "Internal error from Core"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +191,19 @@ class BulkUpload:
 
 
 class _Stream:
-    """One BulkUpsert call. Numbers its chunks from 0, whatever their place in the upload."""
+    """One BulkUpsert call. Numbers its chunks from 0, whatever their place in the upload.
+
+    The first chunk goes alone, and only its answer opens the window: when a call fails while something is being sent,
+    grpc.aio reports an INTERNAL of its own in place of the server's status. Such a call is therefore continued, and
+    the first chunk of the next one, during which nothing is sent, shows what is really the matter.
+    """
 
     def __init__(self, upload: BulkUpload, call: "BulkCall") -> None:
         self._upload = upload
         self._call = call
         self._sent: deque[Chunk] = deque()
-        self._room = asyncio.Semaphore(upload.window)
+        self._room = asyncio.Semaphore(1)
+        self._opened = False
 
     async def run(self) -> None:
         """Returns when nothing is left to send; raises when the stream breaks."""
@@ -239,13 +247,19 @@ class _Stream:
                     raise Unavailable("the coordinator ended the bulk upsert early")
                 return
             self._upload.answered(self._sent.popleft(), response.response)
-            self._room.release()
+            for _ in range(1 if self._opened else self._upload.window):
+                self._room.release()
+            self._opened = True
 
     async def _read(self) -> documents_pb2.BulkUpsertResponse | None:
         """The next answer, None at the end."""
         try:
             async with asyncio.timeout(max(0.0, self._upload.stalled_in_s())):
                 response = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.INTERNAL and error.details() == _MASKED_STATUS:
+                raise Unavailable("the bulk upsert broke while a chunk was being sent") from error
+            raise
         except TimeoutError as error:
             raise DeadlineExceeded("no chunk of the bulk upsert was answered in time") from error
         except asyncio.CancelledError as error:
