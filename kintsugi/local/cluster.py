@@ -10,17 +10,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
 from kintsugi.errors import FailedPrecondition, InvalidArgument, Unavailable
 from kintsugi.local import readiness, valkey
 from kintsugi.local.folder import HOST, ClusterFile, DataFolder, is_free, new_cluster_id, take_port
-from kintsugi.local.initialise import initialise
+from kintsugi.local.initialise import change_defaults, initialise
 from kintsugi.local.process import Command, ManagedProcess
 from kintsugi.registry.records import Defaults
 
@@ -37,8 +37,8 @@ class LocalCluster:
     """`with LocalCluster(folder) as cluster: cluster.wait_ready(); Client(cluster.address)`.
 
     `servers` and `coordinators` default to what the folder remembers, then to 2 and 1. `port` is that of coordinator-0,
-    the others follow; 0 takes free ones and remembers them. `defaults` count when the registry is created. `env` goes
-    to every process on top of this one's environment."""
+    the others follow; 0 takes free ones and remembers them. `defaults` are what new collections get; None changes
+    nothing. `env` goes to every process on top of this one's environment."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class LocalCluster:
         self._coordinators = coordinators
         self._outside_redis_url = redis_url
         self._port = port
-        self._defaults = defaults or Defaults()
+        self._defaults = defaults
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
         search_path = [str(_CODE_FOLDER), self._environment.get("PYTHONPATH", "")]
         self._environment["PYTHONPATH"] = os.pathsep.join(filter(None, search_path))
@@ -255,15 +255,14 @@ class LocalCluster:
             time.sleep(_READY_POLL_S)
 
     def _initialise(self) -> None:
-        """Creates the registry in the life of the folder once: what is missing later was lost and gets recovered."""
-        if self._known.initialised:
-            return
-        work = initialise(self.redis_url, self._namespace, self._known.cluster_id, self._defaults)
-        # A thread of its own, because the caller's may run an event loop.
-        with ThreadPoolExecutor(max_workers=1) as executor:
-            executor.submit(asyncio.run, work).result()
-        self._file = msgspec.structs.replace(self._known, initialised=True)
-        self._folder.write(self._file)
+        """Creates the registry once in the life of the folder: what is missing later was lost and gets recovered."""
+        where = (self.redis_url, self._namespace, self._known.cluster_id)
+        if not self._known.initialised:
+            _run_apart(initialise(*where, self._defaults or Defaults()))
+            self._file = msgspec.structs.replace(self._known, initialised=True)
+            self._folder.write(self._file)
+        elif self._defaults is not None:
+            _run_apart(change_defaults(*where, self._defaults))
 
     def _first_problem(self) -> str:
         """Why the cluster is not ready, or ''."""
@@ -293,3 +292,9 @@ class LocalCluster:
         for process in processes:
             if not process.wait(deadline):
                 process.signal(signal.SIGKILL)
+
+
+def _run_apart(work: Coroutine[Any, Any, object]) -> None:
+    """Runs a coroutine in a thread of its own, because the caller's may run an event loop."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        executor.submit(asyncio.run, work).result()

@@ -1,0 +1,5 @@
+"""`python -m kintsugi.cli` is `kintsugi`."""
+
+from kintsugi.cli.main import main
+
+main()
