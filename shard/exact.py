@@ -21,6 +21,14 @@ from shard.source import DocumentSource
 _F32_EPS = float(np.finfo(np.float32).eps)
 
 
+# Products of lengths within these, and of their elements, neither overflow float32 nor lose bits to underflow.
+_SHORTEST, _LONGEST = 1e-12, 1e15
+
+
+def _safe(lengths: FloatArray) -> FloatArray:
+    return np.where((lengths > _SHORTEST) & (lengths < _LONGEST), lengths, np.nan)
+
+
 class ExactScan:
     """Takes vectors block by block and keeps the best k of each query."""
 
@@ -29,7 +37,7 @@ class ExactScan:
         self._k = k
         self._exact_queries = queries.astype(np.float64)
         self._queries = prepare(metric, queries)
-        self._lengths = np.linalg.norm(self._queries.astype(np.float64), axis=1)
+        self._lengths = _safe(np.linalg.norm(self._queries.astype(np.float64), axis=1))
         # Twice the textbook bound of a float32 sum of products, relative to the product of the lengths.
         self._error = 2 * (queries.shape[1] + 16) * _F32_EPS
         self._best = [NOTHING for _ in queries]
@@ -38,9 +46,8 @@ class ExactScan:
         """Takes one block of rows and their stored vectors."""
         if not len(rows):
             return
-        # Overflow gives rows without a bound, and those are scored exactly.
-        with np.errstate(over="ignore", invalid="ignore"):
-            blocks = self._bounds(prepare(self._metric, vectors))
+        with np.errstate(all="ignore"):
+            blocks = self._bounds(np.ascontiguousarray(vectors, dtype=np.float32))
         for place, (lower, upper) in enumerate(zip(*blocks, strict=True)):
             self._take(place, rows, vectors, lower, upper)
 
@@ -49,23 +56,27 @@ class ExactScan:
         return self._best
 
     def _bounds(self, block: F32Matrix) -> tuple[FloatArray, FloatArray]:
-        """Lower and upper bounds of the scores, queries x rows."""
+        """Lower and upper bounds of the scores, queries x rows. Where float32 may overflow or underflow they are not
+        numbers, which makes those rows be scored exactly."""
+        lengths = _safe(np.sqrt(np.vecdot(block, block)).astype(np.float64))
         products = (self._queries @ block.T).astype(np.float64)
-        lengths = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64))
-        if self._metric is Metric.L2:
-            reach = self._lengths[:, np.newaxis] + lengths
-            approximate = 2 * products - lengths**2 - self._lengths[:, np.newaxis] ** 2
-            error = self._error * reach**2
-        else:
+        own = self._lengths[:, np.newaxis]
+        if self._metric is Metric.COSINE:
+            approximate = products / lengths
+            error = self._error * own
+        elif self._metric is Metric.DOT:
             approximate = products
-            error = self._error * self._lengths[:, np.newaxis] * lengths
+            error = self._error * own * lengths
+        else:
+            approximate = 2 * products - lengths**2 - own**2
+            error = self._error * (own + lengths) ** 2
         return approximate - error, approximate + error
 
     def _take(self, place: int, rows: Rows, vectors: FloatArray, lower: FloatArray, upper: FloatArray) -> None:
         so_far = self._best[place]
         threshold = float(so_far.scores.min()) if len(so_far.rows) >= self._k else -np.inf
         if len(rows) > self._k:
-            # Bounds that are not numbers sort last, as if above all: replaced, lest they become the threshold.
+            # What is not a number sorts last, as if above all, and must not become the threshold.
             sure = np.where(np.isfinite(lower), lower, -np.inf)
             threshold = max(threshold, float(np.partition(sure, len(sure) - self._k)[len(sure) - self._k]))
         possible = np.flatnonzero(~(upper < threshold))

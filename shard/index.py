@@ -22,8 +22,9 @@ from shard.encoding import Encoded, Encoding
 
 Rows = npt.NDArray[np.uint64]
 
-# About 2 ms of work at 384 dimensions: the longest that a search waits for adds.
-_ADD_CHUNK = 32
+# About 1 ms of work on 100k vectors of 384 dimensions: the longest that a search waits for adds.
+_ADD_CHUNK = 8
+_ENCODE_CHUNK = 256
 _REMOVE_CHUNK = 1024
 _SEARCH_CHUNK = 64
 
@@ -35,7 +36,8 @@ class GraphParameters:
 
     connectivity: int = 16
     expansion_add: int = 64
-    expansion_search: int = 64
+    # On 100k vectors of 16 intrinsic dimensions recall@10 is 0.992 with 64, 0.998 with 96, 0.9996 with 128.
+    expansion_search: int = 96
     exact_below: int = 1500
 
 
@@ -113,11 +115,12 @@ class VectorIndex:
 
     def add(self, rows: Rows, vectors: FloatArray) -> None:
         """Adds rows, replacing those that are there. `rows` holds no duplicates."""
-        for start in range(0, len(rows), _ADD_CHUNK):
-            chunk = rows[start : start + _ADD_CHUNK]
-            codes = self.encoding.encode(vectors[start : start + _ADD_CHUNK])
-            with self._lock:
-                self._add_chunk(chunk, codes)
+        for start in range(0, len(rows), _ENCODE_CHUNK):
+            chunk = rows[start : start + _ENCODE_CHUNK]
+            codes = self.encoding.encode(vectors[start : start + _ENCODE_CHUNK])
+            for place in range(0, len(chunk), _ADD_CHUNK):
+                with self._lock:
+                    self._add_chunk(chunk[place : place + _ADD_CHUNK], codes[place : place + _ADD_CHUNK])
 
     def remove(self, rows: Rows) -> None:
         """Removes those of the rows that are there."""
