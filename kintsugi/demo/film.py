@@ -17,7 +17,6 @@ from types import FrameType
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from kintsugi.demo import corpus, embed
 from kintsugi.demo.corpus import CorpusUnavailable, Entry
@@ -36,16 +35,16 @@ SHOWN = 3
 MIN_RECALL = 0.99
 READY_S = 60.0
 QUERIES = (
+    "match a regular expression against a string",
     "compress data with gzip",
-    "run a command in a child process and capture its output",
-    "send an email over SMTP",
-    "match a regular expression against text",
-    "greatest common divisor of integers",
-    "walk a directory tree",
-    "hash a password securely",
-    "open a TCP connection asynchronously",
-    "parse a JSON string into Python objects",
-    "create a temporary directory",
+    "how to send an email over SMTP",
+    "secure hash digest of a message",
+    "schedule a coroutine on the event loop",
+    "random number from a normal distribution",
+    "parse an XML document",
+    "terminate a child process",
+    "trace memory allocations",
+    "set a breakpoint in the debugger",
 )
 
 
@@ -87,7 +86,7 @@ def run(data: Path | None = None, questions: Sequence[str] = QUERIES, console: C
     try:
         with _terminable(), _folder(data) as folder:
             _play(console, checks, folder, _prepare(console, questions))
-    except (KintsugiError, CorpusUnavailable, EmbeddingUnavailable) as error:
+    except (KintsugiError, CorpusUnavailable, EmbeddingUnavailable, OSError) as error:
         checks.add(f"the demo runs to its end: {error}", held=False)
     except KeyboardInterrupt:
         console.print("\ninterrupted; the cluster is stopped")
@@ -170,18 +169,16 @@ def _search(console: Console, checks: Checks, client: Client, material: Material
 
 def _show(console: Console, question: str, found: SearchResult, latency_ms: float) -> None:
     coverage = found.coverage
-    table = Table(box=None, show_header=False, padding=(0, 1))
-    for hit in found:
-        attributes = hit.attributes or {}
-        table.add_row(
-            f"  {hit.score:.3f}", f"[bold]{escape(str(hit.id))}[/bold]", escape(attributes["first_line"][:70])
-        )
     console.print(
         f"\n[cyan]{escape(question)}[/cyan]  ({latency_ms:.1f} ms; {coverage.shards_answered}/{coverage.shards_total} "
         f"shards, {coverage.documents_covered:,}/{coverage.documents_total:,} documents)",
         highlight=False,
+        soft_wrap=True,
     )
-    console.print(table)
+    for hit in found:
+        first_line = str((hit.attributes or {}).get("first_line", ""))
+        line = f"  {hit.score:.3f}  [bold]{escape(f'{hit.id!s:<42}')}[/bold]  {escape(first_line[:70])}"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _verify(console: Console, checks: Checks, client: Client, material: Material, imported: BulkResult) -> None:

@@ -244,7 +244,8 @@ class AsyncClient:
 
         Streams chunks with a bounded number in flight, draws a progress bar on a terminal, and goes on with the
         unanswered chunks after a broken stream or at another coordinator, without writing anything twice. Items that
-        are malformed or refused stand in the result. Raises what cannot be overcome; what was answered is written."""
+        are malformed or refused stand in the result. Raises what cannot be overcome; what was answered is written.
+        An id must not stand in `ids` twice: after a repetition, the earlier one could win."""
         check_options("bulk_upsert", options, BulkOptions)
         items = Items(ids, attributes, texts, options.get("condition"))
         items.check()
