@@ -8,6 +8,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from kintsugi.cli import tables
 from kintsugi.cli.connection import client_options, connect
 from kintsugi.keys import DEFAULT_NAMESPACE
 from kintsugi.limits import MAX_REPLICAS, MAX_SHARDS
@@ -68,7 +69,7 @@ def status(collection: str, as_json: bool, addresses: tuple[str, ...], timeout_s
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(dataclasses.asdict(answer)), indent=2))
         return
-    show_status(answer, Console())
+    show_status(answer, tables.console())
 
 
 def show_status(answer: ClusterStatus, console: Console) -> None:
@@ -79,8 +80,10 @@ def show_status(answer: ClusterStatus, console: Console) -> None:
         console.print(f"[yellow]{answer.message}[/yellow]")
     console.print(_members(answer.members))
     for collection in answer.collections:
-        table = Table("shard", "log", "epoch", "log seq", "replica on", "state", "phase", "durable", "searchable",
-                      "documents", "index", title=f"collection {collection.name}", title_justify="left")  # fmt: skip
+        table = tables.new(
+            *("shard", "log", "replica on", "state", "phase", "durable", "searchable", "documents", "index"),
+            title=f"collection {collection.name}",
+        )
         for shard in collection.shards:
             _add_shard(table, shard)
         console.print(table)
@@ -90,7 +93,7 @@ def show_status(answer: ClusterStatus, console: Console) -> None:
 
 
 def _members(members: tuple[MemberStatus, ...]) -> Table:
-    table = Table("member", "role", "address", "alive", "lifecycle", "memory", "version")
+    table = tables.new("member", "role", "address", "alive", "lifecycle", "memory", "version")
     for member in members:
         alive = "[green]yes[/green]" if member.alive else "[red]no[/red]"
         memory = f"{member.resident_bytes / 2**20:,.0f} MiB" if member.resident_bytes else ""
@@ -107,7 +110,7 @@ def _members(members: tuple[MemberStatus, ...]) -> Table:
 
 
 def _add_shard(table: Table, shard: ShardStatus) -> None:
-    head = [str(shard.shard), _coloured(shard.log_state), str(shard.epoch), f"{shard.log_seq:,}"]
+    head = [str(shard.shard), f"{_coloured(shard.log_state)}, epoch {shard.epoch}, at {shard.log_seq:,}"]
     for replica in shard.replicas or (None,):
         table.add_row(*head, *(_replica_cells(replica) if replica else ["(none)"]))
         head = [""] * len(head)

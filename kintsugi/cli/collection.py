@@ -4,9 +4,8 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
-from rich.table import Table
 
+from kintsugi.cli import tables
 from kintsugi.cli.connection import client_options, connect
 from kintsugi.limits import MAX_DIMENSION, MAX_REPLICAS, MAX_SHARDS
 from kintsugi.metrics import Metric, StoredType
@@ -49,11 +48,11 @@ def list_(addresses: tuple[str, ...], timeout_s: float) -> None:
     """List all collections."""
     with connect(addresses, timeout_s) as client:
         found = client.collections()
-    table = Table("collection", "shards", "replicas", "metric", "stored", "serving model", "dimension")
+    table = tables.new("collection", "shards", "replicas", "metric", "stored", "serving model", "dimension")
     for item in found:
         table.add_row(item.name, str(item.shards), str(item.replicas), item.metric, item.stored, item.serving_model,
                       str(_serving(item).dimension))  # fmt: skip
-    Console().print(table if found else "no collections")
+    tables.console().print(table if found else "no collections")
 
 
 @collection.command()
@@ -63,16 +62,17 @@ def describe(name: str, addresses: tuple[str, ...], timeout_s: float) -> None:
     """Describe one collection and count its documents."""
     with connect(addresses, timeout_s) as client:
         found, documents = client.collection(name), client.count(name)
-    table = Table(show_header=False, title=f"collection {found.name}", title_justify="left")
+    table = tables.new(title=f"collection {found.name}")
     table.add_row("documents", f"{documents:,}")
     table.add_row("shards x replicas", f"{found.shards} x {found.replicas}")
     table.add_row("metric, stored as", f"{found.metric}, {found.stored}")
     for model in found.models:
+        revision = f" {model.revision}" if model.revision else ""
         serving = " (serving)" if model.name == found.serving_model else ""
-        table.add_row("model", f"{model.name} {model.revision}, {model.dimension} dimensions{serving}")
+        table.add_row("model", f"{model.name}{revision}, {model.dimension} dimensions{serving}")
     table.add_row("created at", found.created_at.isoformat())
     table.add_row("uid", found.uid)
-    Console().print(table)
+    tables.console().print(table)
 
 
 @collection.command()

@@ -7,9 +7,8 @@ from typing import Any
 import click
 import msgspec
 import numpy.typing as npt
-from rich.console import Console
-from rich.table import Table
 
+from kintsugi.cli import tables
 from kintsugi.cli.connection import client_options, connect, parse_id
 from kintsugi.cli.vectors import parse_vector, read
 from kintsugi.errors import InvalidArgument, NotFound
@@ -122,7 +121,7 @@ def _vector_of(client: Client, collection: str, document: str, model: str) -> np
 
 
 def _show(found: SearchResult) -> None:
-    console, table = Console(), Table("score", "id", "attributes", "text")
+    console, table = tables.console(), tables.new("score", "id", "attributes", "text")
     for hit in found:
         attributes = msgspec.json.encode(hit.attributes).decode() if hit.attributes else ""
         text = " ".join((hit.text or "").split())

@@ -80,7 +80,8 @@ class CollectionsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def List(self, request, context):
-        """Lists all collections in the order of their names. Read-only.
+        """Lists all collections in the order of their names. Read-only. UNAVAILABLE: this coordinator has not read the
+        registry yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

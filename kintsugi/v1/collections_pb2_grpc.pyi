@@ -43,7 +43,9 @@ class CollectionsStub:
     Get: _grpc.UnaryUnaryMultiCallable[_collections_pb2.GetCollectionRequest, _collections_pb2.GetCollectionResponse]
     """Describes one collection. Read-only. INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection."""
     List: _grpc.UnaryUnaryMultiCallable[_collections_pb2.ListCollectionsRequest, _collections_pb2.ListCollectionsResponse]
-    """Lists all collections in the order of their names. Read-only."""
+    """Lists all collections in the order of their names. Read-only. UNAVAILABLE: this coordinator has not read the
+    registry yet.
+    """
     Delete: _grpc.UnaryUnaryMultiCallable[_collections_pb2.DeleteCollectionRequest, _collections_pb2.DeleteCollectionResponse]
     """Deletes a collection and all its documents. There is no way back.
     Idempotent within a session only: a second call answers NOT_FOUND.
@@ -65,7 +67,9 @@ class CollectionsAsyncStub(CollectionsStub):
     Get: _aio.UnaryUnaryMultiCallable[_collections_pb2.GetCollectionRequest, _collections_pb2.GetCollectionResponse]  # type: ignore[assignment]
     """Describes one collection. Read-only. INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection."""
     List: _aio.UnaryUnaryMultiCallable[_collections_pb2.ListCollectionsRequest, _collections_pb2.ListCollectionsResponse]  # type: ignore[assignment]
-    """Lists all collections in the order of their names. Read-only."""
+    """Lists all collections in the order of their names. Read-only. UNAVAILABLE: this coordinator has not read the
+    registry yet.
+    """
     Delete: _aio.UnaryUnaryMultiCallable[_collections_pb2.DeleteCollectionRequest, _collections_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
     """Deletes a collection and all its documents. There is no way back.
     Idempotent within a session only: a second call answers NOT_FOUND.
@@ -102,7 +106,9 @@ class CollectionsServicer(metaclass=_abc_1.ABCMeta):
         request: _collections_pb2.ListCollectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collections_pb2.ListCollectionsResponse, _abc.Awaitable[_collections_pb2.ListCollectionsResponse]]:
-        """Lists all collections in the order of their names. Read-only."""
+        """Lists all collections in the order of their names. Read-only. UNAVAILABLE: this coordinator has not read the
+        registry yet.
+        """
 
     @_abc_1.abstractmethod
     def Delete(
