@@ -57,9 +57,9 @@ class Entry:
         return {"module": self.module, "kind": self.kind, "name": self.name, "first_line": self.first_line}
 
 
-def load() -> list[Entry]:
+def load(interpreter: str = sys.executable) -> list[Entry]:
     """Collects the documents in a subprocess, in the order of their ids."""
-    command = [sys.executable, "-W", "ignore", "-m", "kintsugi.demo.corpus"]
+    command = [interpreter, "-W", "ignore", "-m", "kintsugi.demo.corpus"]
     try:
         done = subprocess.run(  # noqa: S603
             command, capture_output=True, stdin=subprocess.DEVNULL, timeout=COLLECT_TIMEOUT_S, check=False

@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 from kintsugi import ids
 from kintsugi.demo import corpus
 
@@ -47,3 +49,9 @@ def test_collecting_happens_in_another_process():
     before = set(sys.modules)
     corpus.load()
     assert {name for name in set(sys.modules) - before if name.partition(".")[0] in sys.stdlib_module_names} == set()
+
+
+def test_a_library_that_cannot_be_read_is_said_in_words():
+    """When the collecting process fails, the error names its exit code."""
+    with pytest.raises(corpus.CorpusUnavailable, match="failed with 1"):
+        corpus.load("/bin/false")

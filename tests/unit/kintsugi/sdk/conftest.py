@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from kintsugi import columns, tokens
-from kintsugi.errors import InvalidArgument, KintsugiError, NotFound
+from kintsugi.errors import InvalidArgument, KintsugiError, NotFound, Unavailable
 from kintsugi.ids import DocId, order_key
 from kintsugi.position import Position
 from kintsugi.rpc.interceptor import ErrorInterceptor
@@ -135,7 +135,7 @@ class _Documents(documents_pb2_grpc.DocumentsServicer):
                 raise fault
             response = self.fake.write(request.upsert)
             if fault == "lose the answer":
-                raise KintsugiErrorAsUnavailable
+                raise Unavailable("the process is gone")
             if fault == "end the call":
                 return
             yield documents_pb2.BulkUpsertResponse(chunk=request.chunk, response=response)
@@ -268,36 +268,9 @@ class _Cluster(cluster_pb2_grpc.ClusterServicer):
         return cluster_pb2.AcceptLossResponse(given_up_members=["s1"], kept_seq=9, message="given up")
 
 
-class KintsugiErrorAsUnavailable(Exception):
-    """Raised by a handler that dies: the interceptor of `serve` turns it into UNAVAILABLE."""
-
-
-class _Dying(grpc.aio.ServerInterceptor):
-    """Ends a stream whose handler dies with UNAVAILABLE, as when the process is gone."""
-
-    async def intercept_service(self, continuation, details):
-        handler = await continuation(details)
-        if handler is None or not handler.response_streaming:
-            return handler
-        inner = handler.stream_stream
-
-        async def stream(requests, context):
-            try:
-                async for response in inner(requests, context):
-                    yield response
-            except KintsugiErrorAsUnavailable:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "the process is gone")
-
-        return grpc.stream_stream_rpc_method_handler(
-            stream,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-
-
 async def serve(fake: FakeCoordinator, address: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, str]:
     """Starts the fake and returns its server and address."""
-    server = grpc.aio.server(interceptors=[_Dying(), ErrorInterceptor()])
+    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
     documents_pb2_grpc.add_DocumentsServicer_to_server(_Documents(fake), server)
     search_pb2_grpc.add_SearchServicer_to_server(_Search(fake), server)
     collections_pb2_grpc.add_CollectionsServicer_to_server(_Collections(fake), server)
