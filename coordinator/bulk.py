@@ -93,6 +93,7 @@ class _Call:
             return await self._writes.validated_chunk(request.upsert, deadline)
         except KintsugiError as error:
             error.message = f"chunk {request.chunk}: {error.message}"
+            error.args = (error.message,)
             if error.field:
                 error.field = f"upsert.{error.field}"
             raise

@@ -1,0 +1,156 @@
+"""Creating, finding and deleting collections over a real registry and real logs."""
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from coordinator.collections import Collections
+from coordinator.deadline import Deadline
+from coordinator.views import Views
+from kintsugi.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from kintsugi.internal.v1 import shard_pb2
+from kintsugi.log.append import LogWriter
+from kintsugi.log.positions import LogPositions
+from kintsugi.log.read import LogReader
+from kintsugi.registry.leases import LeaseInfo
+from kintsugi.registry.records import Defaults, Member, Role
+from kintsugi.registry.store import RegistryStore
+from kintsugi.registry.watch import RegistryWatcher
+from kintsugi.v1 import collections_pb2, types_pb2
+
+SERVERS = ("shard-a", "shard-b", "shard-c")
+
+
+class Servers:
+    """Shard servers that host and serve whatever the registry places on them, unless they are slow."""
+
+    def __init__(self, watcher):
+        self._watcher = watcher
+        self.slow = False
+
+    async def status(self, member):
+        response = shard_pb2.GetServerStatusResponse(member=member)
+        for shard in self._watcher.view.replicas_on(member):
+            hosted = response.replicas.add()
+            hosted.replica.collection_uid, hosted.replica.shard = shard.collection_uid, shard.shard
+            hosted.status.phase = "replaying" if self.slow else "serving"
+        return response
+
+
+@pytest.fixture
+async def cluster(redis, keys):
+    """A registry with three shard servers whose leases follow the registry."""
+    store = RegistryStore(redis, keys)
+    await store.init("c1", Defaults(shards=2, replicas=2))
+    await store.update(lambda _: [Member(name, Role.SHARD, f"{name}:1", "1") for name in SERVERS])
+    await asyncio.gather(*(store.renew_lease(name, 60_000, LeaseInfo(10**6)) for name in SERVERS))
+    watcher = RegistryWatcher(store)
+    await watcher.refresh()
+    for name in SERVERS:
+        await store.renew_lease(name, 60_000, LeaseInfo(watcher.view.snapshot.revision))
+    await watcher.refresh()
+
+    async def follow():
+        while True:
+            for name in SERVERS:
+                await store.renew_lease(name, 60_000, LeaseInfo(watcher.view.snapshot.revision))
+            await watcher.wait_for(lambda *_: False, 0.02)
+
+    following = asyncio.create_task(follow())
+    servers = Servers(watcher)
+    writer = LogWriter(redis, keys, max_log_bytes=2**20)
+    collections = Collections(watcher, Views(watcher, time.monotonic), writer, servers, lambda: 5)
+    yield SimpleNamespace(
+        collections=collections, watcher=watcher, store=store, servers=servers, redis=redis, keys=keys
+    )
+    following.cancel()
+
+
+def spec(**changes):
+    model = types_pb2.Model(name="m1", dimension=3)
+    return collections_pb2.CollectionSpec(
+        **{"name": "docs", "metric": types_pb2.METRIC_COSINE, "models": [model], **changes}
+    )
+
+
+async def test_created_collection_has_logs_and_in_sync_replicas(cluster, deadline):
+    """Two shards on two members each, logs that wait for exactly those members."""
+    created = await cluster.collections.create(spec(), deadline)
+    view = cluster.watcher.view
+    assert view.collections_by_name["docs"] == created
+    for shard in view.shards_of(created):
+        assert len(shard.in_sync) == 2
+        head = await LogReader(cluster.redis, cluster.keys, created.uid, shard.shard).head()
+        assert (head.incarnation, head.position.epoch, head.open) == (1, 1, True)
+        positions = await LogPositions(cluster.redis, cluster.keys).all(created.uid, shard.shard)
+        assert sorted(positions) == sorted(shard.in_sync)
+
+
+async def test_same_specification_returns_the_existing_collection(cluster, deadline):
+    """A repeated call is harmless, also when both run at once."""
+    one, other = await asyncio.gather(*(cluster.collections.create(spec(), deadline) for _ in range(2)))
+    again = await cluster.collections.create(spec(shards=2), deadline)
+    assert one == other == again
+    assert len(await cluster.collections.list_all()) == 1
+
+
+async def test_name_taken_by_another_specification_is_refused(cluster, deadline):
+    """The existing collection stays as it is."""
+    await cluster.collections.create(spec(), deadline)
+    with pytest.raises(AlreadyExists) as caught:
+        await cluster.collections.create(spec(shards=3), deadline)
+    assert caught.value.field == "spec.name"
+
+
+async def test_too_few_living_shard_servers_are_refused(cluster, deadline):
+    """Nothing is left behind."""
+    with pytest.raises(FailedPrecondition, match="only 3"):
+        await cluster.collections.create(spec(replicas=4), deadline)
+    assert await cluster.collections.list_all() == []
+
+
+async def test_collection_that_does_not_come_up_in_time_is_unavailable(cluster):
+    """The message says who does not serve; repeating the call waits again and succeeds."""
+    cluster.servers.slow = True
+    with pytest.raises(Unavailable, match="does not serve"):
+        await cluster.collections.create(spec(), Deadline.after(0.3, time.monotonic))
+    cluster.servers.slow = False
+    await cluster.collections.create(spec(), Deadline.after(5, time.monotonic))
+
+
+async def test_registry_that_went_back_takes_no_collection(cluster, deadline):
+    """A lease of a newer revision shows it, also to a coordinator that has just started."""
+    await cluster.store.renew_lease("shard-z", 60_000, LeaseInfo(10**9))
+    with pytest.raises(Unavailable) as caught:
+        await cluster.collections.create(spec(), deadline)
+    assert caught.value.reason == "REGISTRY_BEHIND"
+
+
+async def test_missing_registry_takes_no_collection(cluster, deadline):
+    """After a wipe everything is refused, and nothing is written to the empty Redis."""
+    await cluster.redis.flushall()
+    with pytest.raises(Unavailable):
+        await cluster.collections.create(spec(), deadline)
+    assert await cluster.store.read() is None
+
+
+async def test_deleted_collection_is_gone_with_its_logs(cluster, deadline):
+    """A second delete answers NOT_FOUND."""
+    created = await cluster.collections.create(spec(), deadline)
+    await cluster.collections.delete("docs")
+    assert not cluster.watcher.view.shards
+    assert await LogReader(cluster.redis, cluster.keys, created.uid, 0).head() is None
+    with pytest.raises(NotFound):
+        await cluster.collections.delete("docs")
+    with pytest.raises(NotFound):
+        await cluster.collections.get("docs", deadline)
+
+
+async def test_recreated_collection_has_another_uid(cluster, deadline):
+    """Old tokens and old logs cannot be taken for the new ones."""
+    first = await cluster.collections.create(spec(), deadline)
+    await cluster.collections.delete("docs")
+    second = await cluster.collections.create(spec(), deadline)
+    assert first.uid != second.uid
