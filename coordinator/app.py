@@ -110,7 +110,7 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
 def _assemble_writes(
     settings: CoordinatorSettings, watcher: RegistryWatcher, views: Views, calls: ReplicaCalls, log: LogWriter
 ) -> Writes:
-    logs = ShardLogs(watcher, Floors(views.current, watcher.refresh, calls.position), log.append)
+    logs = ShardLogs(watcher, Floors(views.current, watcher.refresh, calls.position, log.server), log.append)
     limits = GroupLimits(settings.group_documents, settings.group_bytes, settings.pending_bytes)
     acknowledgements = Acknowledgements(lambda: watcher.view, Changes(watcher.subscribe), calls.await_write)
     return Writes(views, logs, GroupCommit(logs.append, limits), acknowledgements, _now_us)

@@ -1,7 +1,7 @@
 """The floor of each shard's log: how far the log must reach before anything may be appended to it (DESIGN 3a).
 
-1. Before the first append of an (incarnation, epoch), and again after the connection to Redis was lost or the registry
-   was not well, all in-sync replicas tell their position; the highest is the floor. Without all of them there is none.
+1. Before the first append of an (incarnation, epoch), and again after Redis restarted, failed over or was doubtful, all
+   in-sync replicas tell their position; the highest is the floor. Without all of them there is none.
 2. A replica that knows a newer registry than we do shows that ours went back: then there is no floor either.
 3. What this process appends raises the floor, so that a log that loses it is noticed at the next append.
 
@@ -10,7 +10,7 @@ Knows nothing of requests: the append script compares log and floor.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordinator.operations import ShardKey
 from kintsugi.errors import KintsugiError, NotFound, Unavailable
@@ -28,20 +28,29 @@ _RETRY_DELAY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """`position` holds for the log of this incarnation and epoch."""
+    """`position` holds for the log of this incarnation and epoch, in this life of the server that holds it."""
 
     incarnation: int
     epoch: int
+    server: str
     position: Position
 
 
 class Floors:
-    """`view` gives the present registry, `refresh` reads it now, `ask` asks one member for its position."""
+    """`view` gives the present registry, `refresh` reads it now, `ask` asks one member for its position, `server` tells
+    which life of which server holds a log."""
 
-    def __init__(self, view: Callable[[], View], refresh: Callable[[], Awaitable[object]], ask: AskPosition) -> None:
+    def __init__(
+        self,
+        view: Callable[[], View],
+        refresh: Callable[[], Awaitable[object]],
+        ask: AskPosition,
+        server: Callable[[str, int], Awaitable[str]],
+    ) -> None:
         self._view = view
         self._refresh = refresh
         self._ask = ask
+        self._server = server
         self._floors: dict[ShardKey, Floor] = {}
         self._forgotten = 0
 
@@ -57,11 +66,14 @@ class Floors:
             if known is not None and (known.incarnation, known.epoch) == (incarnation, shard.epoch):
                 return known
             forgotten = self._forgotten
+            # Before the replicas: what they acknowledged in an earlier life of the server is in their positions, and
+            # what was written in this one is in its log.
+            server = await self._server(*key)
             position, newest = await self._highest(shard)
             if newest > view.snapshot.version:
                 await self._catch_up(newest)
             elif forgotten == self._forgotten:
-                self._floors[key] = Floor(incarnation, shard.epoch, position)
+                self._floors[key] = Floor(incarnation, shard.epoch, server, position)
         raise Unavailable(
             f"the registry keeps moving while replicas of shard {key[1]} are asked",
             reason="REGISTRY_MOVED",
@@ -71,7 +83,7 @@ class Floors:
     def raise_to(self, key: ShardKey, floor: Floor, position: Position) -> None:
         """After an append above `floor`, unless it was forgotten meanwhile."""
         if self._floors.get(key) is floor and position.seq > floor.position.seq:
-            self._floors[key] = Floor(floor.incarnation, floor.epoch, position)
+            self._floors[key] = replace(floor, position=position)
 
     def forget(self, key: ShardKey) -> None:
         self._forgotten += 1

@@ -17,7 +17,9 @@ ASK_TIMEOUT_S = 2.0
 class ReplicaCalls:
     """`stub_for` gives the stub of an address, `view` the present registry."""
 
-    def __init__(self, stub_for: Callable[[str], "shard_pb2_grpc.ShardAsyncStub"], view: Callable[[], View | None]) -> None:
+    def __init__(
+        self, stub_for: Callable[[str], "shard_pb2_grpc.ShardAsyncStub"], view: Callable[[], View | None]
+    ) -> None:
         self._stub_for = stub_for
         self._view = view
 

@@ -1,7 +1,8 @@
 """Appends groups of requests to the logs of shards, and only where that is safe.
 
 1. Nothing is appended unless the registry is well, the shard's log is open and its floor is known.
-2. A refusal because the registry moved on is tried again with the new registry; nothing was written then.
+2. A refusal because the registry moved on is tried again with the new registry, one because Redis restarted with a new
+   floor; nothing was written then.
 3. After any other failure the floor is forgotten, so that the replicas are asked again before the next append.
 """
 
@@ -21,6 +22,7 @@ Outcome = AppendResult | KintsugiError
 
 # Refusals that a newer registry may explain: the collection was created anew, or its log recovered.
 _MOVED = {"LOG_MISSING", "EPOCH_MOVED", "LOG_RESTORING"}
+_SERVER_CHANGED = "SERVER_CHANGED"
 _ATTEMPTS = 3
 _RETRY_DELAY_S = 1.0
 
@@ -75,21 +77,22 @@ class ShardLogs:
                 return await self._append_once(key, requests, deadline)
             except KintsugiError as error:
                 self._floors.forget(key)
-                if error.reason not in _MOVED or attempt == _ATTEMPTS:
+                if error.reason not in {*_MOVED, _SERVER_CHANGED} or attempt == _ATTEMPTS:
                     raise
                 await self._registry.refresh()
                 current = self._registry.view
-                if current is None or (current.shards.get(key), current.snapshot.incarnation) == (
+                moved = current is None or (current.shards.get(key), current.snapshot.incarnation) != (
                     shard,
                     view.snapshot.incarnation,
-                ):
+                )
+                if error.reason in _MOVED and not moved:
                     raise
         raise AssertionError
 
     async def _append_once(self, key: ShardKey, requests: Sequence[AppendRequest], deadline: Deadline) -> list[Outcome]:
         floor = await self._floors.get(key)
         self.writable(key)  # asking replicas took time
-        target = LogTarget(*key, floor.incarnation, floor.epoch, floor.position)
+        target = LogTarget(*key, floor.incarnation, floor.epoch, floor.position, floor.server)
         failpoints.hit("writes.before_append")
         outcomes = await self._append_to_log(target, requests, max(deadline.remaining_s, 0.001))
         failpoints.hit("writes.after_append")

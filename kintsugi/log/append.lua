@@ -1,6 +1,7 @@
 -- Appends a group of requests. KEYS: head, log, positions, then one key per request.
 -- ARGV: incarnation, epoch, floor seq, floor digest, byte bound, milliseconds to remember request ids, number of
--- requests; then per request: request id, content digest, number of payloads, and per payload its SHA-1 and itself.
+-- requests, server life that the floor was learnt in (empty: any); then per request: request id, content digest, number
+-- of payloads, and per payload its SHA-1 and itself.
 -- Replies {refusal, detail} or {'OK', one reply per request}.
 
 -- Every replica can still find the entry at its own position: the trim keeps the lowest one itself.
@@ -31,6 +32,9 @@ local function refusal(head)
   end
   if head.state ~= 'open' then
     return {'LOG_RESTORING'}
+  end
+  if ARGV[8] ~= '' and ARGV[8] ~= server_life() then
+    return {'SERVER_CHANGED'}
   end
   local floor_seq = tonumber(ARGV[3])
   if head.seq < floor_seq then
@@ -81,7 +85,7 @@ local kept = kept_bytes(head, first)
 local max_bytes = tonumber(ARGV[5])
 local replies = {}
 local written = false
-local cursor = 8
+local cursor = 9
 
 for request = 1, tonumber(ARGV[7]) do
   local key, request_id, content = KEYS[3 + request], ARGV[cursor], ARGV[cursor + 1]

@@ -4,12 +4,13 @@ Guarantees
   1. A request is appended whole or not at all, with contiguous sequence numbers, once per request id for ten minutes:
      whoever repeats it with the same content gets the original numbers, unless recovery discarded them.
   2. Nothing is appended to a log of another incarnation or epoch, one that is missing or being restored, or one that
-     lost entries: it ends before the floor, has another entry there, or does not end where its head says.
+     lost entries: it ends before the floor, has another entry there, or does not end where its head says. A floor that
+     was learnt before the server restarted or failed over does not count.
   3. A log never outgrows its byte bound, and only what every position has passed is trimmed.
   4. A call whose reply got lost is repeated as it was; when time runs out, the outcome is reported as unknown.
 
 Reasons of the errors
-  LOG_MISSING, EPOCH_MOVED, LOG_RESTORING, LOG_BEHIND  refused, nothing was written (Unavailable)
+  LOG_MISSING, EPOCH_MOVED, LOG_RESTORING, LOG_BEHIND, SERVER_CHANGED  refused, nothing was written (Unavailable)
   NOT_WRITTEN          Redis did not take the call, nothing was written (Unavailable)
   OUTCOME_UNKNOWN      it may have been written (Unavailable or DeadlineExceeded); repeating the request tells
   LOG_FULL             of one request (ResourceExhausted)
@@ -51,24 +52,28 @@ _REPEAT_DELAY_S = 0.05
 
 _APPEND = log_script("append.lua")
 _CREATE = log_script("create.lua")
+_SERVER = log_script("server.lua")
 
 _REFUSALS = {
     "LOG_MISSING": "is missing",
     "EPOCH_MOVED": "is in another epoch",
     "LOG_RESTORING": "is being restored",
     "LOG_BEHIND": "lost entries",
+    "SERVER_CHANGED": "is on a restarted or another server",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class LogTarget:
-    """A log as the caller knows it. `floor` is the highest position that any in-sync replica told (START for none)."""
+    """A log as the caller knows it. `floor` is the highest position that any in-sync replica told (START for none),
+    `server` what LogWriter.server said before they were asked ('' does without)."""
 
     uid: str
     shard: int
     incarnation: int
     epoch: int
     floor: Position
+    server: str = ""
 
     def __str__(self) -> str:
         return f"log {self.uid}/{self.shard}"
@@ -138,6 +143,12 @@ class LogWriter:
         with redis_errors(f"dropping log {uid}/{shard}"):
             await self._client.execute_command("UNLINK", *shard_keys(self._keys, uid, shard))
 
+    async def server(self, uid: str, shard: int) -> str:
+        """Names the present life of the server that holds a log: it changes with every restart and failover."""
+        with redis_errors(f"asking for the server of log {uid}/{shard}"):
+            life: bytes = await _SERVER.run(self._client, shard_keys(self._keys, uid, shard), [])
+        return life.decode()
+
     async def append(
         self, target: LogTarget, requests: Sequence[AppendRequest], timeout_s: float
     ) -> list[AppendResult | KintsugiError]:
@@ -175,7 +186,7 @@ class LogWriter:
 
     def _arguments(self, target: LogTarget, requests: Sequence[AppendRequest]) -> list[bytes | str | int]:
         args: list[bytes | str | int] = [target.incarnation, target.epoch, target.floor.seq, target.floor.digest]
-        args += [self._max_log_bytes, REQUEST_MEMORY_MS, len(requests)]
+        args += [self._max_log_bytes, REQUEST_MEMORY_MS, len(requests), target.server]
         for request in requests:
             if not request.payloads:
                 raise InvalidArgument("payloads", "is empty", "must have at least one")

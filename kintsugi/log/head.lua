@@ -75,3 +75,10 @@ end
 local function kept_bytes(head, first)
   return first and head.bytes - first.bytes_before or 0
 end
+
+-- Which life of which server this is. A restart or failover, after which a log may have lost entries, begins another.
+local function server_life()
+  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
+  local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
+  return run .. '/' .. history
+end

@@ -123,6 +123,11 @@ class FakeReplicas:
         self.positions: dict[str, shard_pb2.GetPositionResponse] = {}
         self.asked: list[tuple[str, shard_pb2.AwaitRequest]] = []
         self.position_calls = 0
+        self.server_life = "life-1"
+
+    async def server(self, _uid: str, _shard: int) -> str:
+        """LogWriter.server."""
+        return self.server_life
 
     async def position(self, member: str, _replica: shard_pb2.ReplicaRef) -> shard_pb2.GetPositionResponse:
         self.position_calls += 1

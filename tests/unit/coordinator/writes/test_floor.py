@@ -20,7 +20,7 @@ def told(seq, *, registry=(0, 0), epoch=1):
 
 @pytest.fixture
 def floors(registry, replicas):
-    return Floors(lambda: registry.view, registry.refresh, replicas.position)
+    return Floors(lambda: registry.view, registry.refresh, replicas.position, replicas.server)
 
 
 async def test_highest_position_of_all_in_sync_replicas_is_the_floor(floors, replicas):

@@ -37,7 +37,7 @@ def log():
 
 @pytest.fixture
 def logs(registry, replicas, log):
-    return ShardLogs(registry, Floors(lambda: registry.view, registry.refresh, replicas.position), log)
+    return ShardLogs(registry, Floors(lambda: registry.view, registry.refresh, replicas.position, replicas.server), log)
 
 
 @pytest.mark.parametrize("health", [health for health in RegistryHealth if health is not RegistryHealth.OK])
@@ -101,3 +101,14 @@ async def test_outage_of_the_registry_makes_all_floors_doubtful(logs, registry, 
     asked = replicas.position_calls
     await logs.append(KEY, REQUESTS, deadline)
     assert replicas.position_calls == asked + 2
+
+
+async def test_restart_of_the_server_asks_the_replicas_again_and_appends(logs, log, replicas, deadline):
+    """What others appended since the last floor may be lost: it was learnt in another life of the server."""
+    await logs.append(KEY, REQUESTS, deadline)
+    log.failures = [Unavailable("restarted", reason="SERVER_CHANGED")]
+    replicas.server_life = "life-2"
+    asked = replicas.position_calls
+    await logs.append(KEY, REQUESTS, deadline)
+    assert replicas.position_calls == asked + 2
+    assert [target.server for target in log.targets] == ["life-1", "life-1", "life-2"]

@@ -1,6 +1,7 @@
 """The write path over a real log: two coordinators, repetition, partial writes, recovery, a log that went back."""
 
 import time
+from contextlib import aclosing
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from kintsugi.errors import Aborted, FailedPrecondition, InvalidArgument, NotFou
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.append import LogWriter
 from kintsugi.log.read import LogReader
+from kintsugi.redis_client import connect
 from kintsugi.registry.records import LogState
 from kintsugi.v1 import documents_pb2, types_pb2
 
@@ -38,7 +40,9 @@ def new_coordinator(registry, replicas, logs):
 
     def make(log=logs, now_us=lambda: time.time_ns() // 1000):
         views = Views(registry, time.monotonic)
-        shard_logs = ShardLogs(registry, Floors(views.current, registry.refresh, replicas.position), log.append)
+        shard_logs = ShardLogs(
+            registry, Floors(views.current, registry.refresh, replicas.position, log.server), log.append
+        )
         commit = GroupCommit(shard_logs.append, GroupLimits(256, 2**20, 2**24))
         acks = Acknowledgements(lambda: registry.view, Changes(registry.subscribe), replicas.await_write)
         return Writes(views, shard_logs, commit, acks, now_us)
@@ -207,3 +211,26 @@ async def test_chunk_of_bad_items_only_is_answered(new_coordinator, deadline, ki
     response = await coordinator.write_chunk(await coordinator.validated_chunk(request, deadline), deadline)
     assert response.results[0].outcome == documents_pb2.WRITE_OUTCOME_REFUSED
     assert "attributes" in response.results[0].message
+
+
+async def test_restarted_redis_that_lost_the_writes_of_others_is_not_written(
+    new_valkey, registry, replicas, new_coordinator, keys, deadline
+):
+    """The floor of an old coordinator does not know them; after a restart the replicas are asked again."""
+    server = new_valkey()
+    async with aclosing(connect(server.url)) as client:
+        writer = LogWriter(client, keys, max_log_bytes=2**20)
+        await writer.create("uid1", 0, 1, 1, ["shard-a", "shard-b"])
+        coordinator, other = new_coordinator(writer), new_coordinator(writer)
+        await coordinator.upsert(one_document(0), deadline)
+        await client.execute_command("CONFIG", "SET", "appendonly", "no")
+        await other.upsert(one_document(0), deadline)
+        lost = await LogReader(client, keys, "uid1", 0).read(1, 1, 10)
+        server.kill()
+        server.start()
+        position = shard_pb2.Position(epoch=1, seq=2, digest=lost[0].digest)
+        replicas.positions["shard-b"] = shard_pb2.GetPositionResponse(durable=position)
+        with pytest.raises(Unavailable) as caught:
+            await coordinator.upsert(one_document(0), deadline)
+        assert caught.value.reason == "LOG_BEHIND"
+        assert (await LogReader(client, keys, "uid1", 0).head()).position.seq == 1

@@ -1,0 +1,2 @@
+-- Tells which life of which server holds the log. KEYS: head, log, positions.
+return server_life()
