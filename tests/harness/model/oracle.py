@@ -1,0 +1,245 @@
+"""What a collection must hold and answer, in plain Python and float64 numpy. Shares no code with the product but ids'
+order: conditions, outcomes, versions, scores and ties are decided again here, from the proto comments.
+
+A difference raises Difference with the history of the document.
+"""
+
+import itertools
+import json
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from kintsugi.ids import DocId, order_key, shard_of
+
+SCORE_TOLERANCE = 1e-5
+_HISTORY = 12
+
+
+class Difference(AssertionError):
+    """The cluster and the oracle disagree."""
+
+
+class Kind(StrEnum):
+    PUT = "put"
+    PATCH = "patch"
+    DELETE = "delete"
+
+
+class Condition(StrEnum):
+    ALWAYS = ""
+    INSERT = "insert-only"
+    UPDATE = "update-only"
+    VERSION = "if-version"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One write of one document."""
+
+    id: DocId
+    kind: Kind
+    condition: Condition = Condition.ALWAYS
+    expected_version: int = 0
+    vector: Any = None  # as stored
+    attributes: str | None = None
+    text: str = ""
+
+    def __str__(self) -> str:
+        parts = [self.kind, self.condition, f"v{self.expected_version}" if self.expected_version else ""]
+        if self.vector is not None:
+            parts.append(f"vector[0]={float(self.vector[0]):.6g}")
+        if self.attributes is not None:
+            parts.append(f"attributes={self.attributes}")
+        return " ".join(filter(None, parts))
+
+
+@dataclass(slots=True)
+class Known:
+    """A document as it must be. `version` is 0 until it is learnt (a LOGGED write does not tell); it is above `above`."""
+
+    vector: Any
+    attributes: str
+    text: str
+    version: int
+    above: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    applied: bool
+    found: bool
+    version: int
+
+
+class Oracle:
+    def __init__(self, name: str, metric: str, shards: int) -> None:
+        self.name = name
+        self.metric = metric
+        self.shards = shards
+        self.documents: dict[DocId, Known] = {}
+        self._history: dict[DocId, deque[str]] = defaultdict(lambda: deque(maxlen=_HISTORY))
+        self._highest = [0] * shards
+        self._sorted: tuple[list[DocId], Any] | None = None
+
+    # --- Writes
+
+    def refuses(self, item: Item) -> bool:
+        known = self.documents.get(item.id)
+        match item.condition:
+            case Condition.INSERT if known is not None:
+                return True
+            case Condition.UPDATE if known is None:
+                return True
+            case Condition.VERSION if known is None or known.version != item.expected_version:
+                return True
+        return item.kind is Kind.PATCH and known is None
+
+    def write(
+        self, step: int, items: Sequence[Item], outcomes: Sequence[Outcome], *, told: bool, ordered: bool
+    ) -> None:
+        """Compares the outcomes of a request with the rules and applies it. `told`: whether versions and `found` are
+        known (not for LOGGED). `ordered`: whether later items must have higher versions within a shard."""
+        if len(items) != len(outcomes):
+            raise Difference(f"{self.name}: {len(outcomes)} outcomes for {len(items)} items")
+        before = tuple(self._highest)
+        newest = list(before)
+        for item, outcome in zip(items, outcomes, strict=True):
+            self.note(step, item.id, f"{item} -> {outcome if told else 'logged'}")
+            shard = shard_of(item.id, self.shards)
+            floor = newest[shard] if ordered else before[shard]
+            self._apply(item, outcome, floor, told=told)
+            newest[shard] = max(newest[shard], outcome.version)
+        self._highest = newest
+        self._sorted = None
+
+    def _apply(self, item: Item, outcome: Outcome, floor: int, *, told: bool) -> None:
+        known = self.documents.get(item.id)
+        refused = self.refuses(item)
+        self.same(item.id, "applied", outcome.applied, not refused)
+        if refused:
+            self.same(item.id, "version of a refused write", outcome.version, 0)
+        elif item.kind is Kind.DELETE:
+            self.same(item.id, "version of a deletion", outcome.version, 0)
+            if told:
+                self.same(item.id, "found", outcome.found, known is not None)
+            self.documents.pop(item.id, None)
+        elif item.kind is Kind.PATCH:
+            assert known is not None
+            assert item.attributes is not None
+            if known.version:
+                self.same(item.id, "version after an attributes-only update", outcome.version, known.version)
+            known.attributes = item.attributes
+            self.learn(item.id, outcome.version)
+        else:
+            if told and outcome.version <= floor:
+                self.differ(item.id, f"version {outcome.version} of a new write is not above {floor}")
+            version = outcome.version if told else 0
+            self.documents[item.id] = Known(item.vector, item.attributes or "", item.text, version, floor)
+
+    def learn(self, doc_id: DocId, version: int) -> None:
+        known = self.documents[doc_id]
+        if known.version:
+            self.same(doc_id, "version", version, known.version)
+        elif version <= known.above:
+            self.differ(doc_id, f"version {version} is not above {known.above}")
+        known.version = version
+
+    # --- Reads
+
+    def check_document(self, doc_id: DocId, version: int, attributes: Any, text: str | None, vector: Any) -> None:
+        known = self.documents.get(doc_id)
+        if known is None:
+            self.differ(doc_id, f"the cluster has it in version {version}, it must not exist")
+        self.learn(doc_id, version)
+        if attributes is not None:
+            self.same(doc_id, "attributes", attributes, json.loads(known.attributes) if known.attributes else {})
+        if text is not None:
+            self.same(doc_id, "text", text, known.text)
+        if vector is not None and vector.tobytes() != known.vector.tobytes():
+            self.differ(doc_id, f"vector {vector[:4]}..., must be {known.vector[:4]}...")
+
+    def sorted_ids(self) -> list[DocId]:
+        return self._columns()[0]
+
+    def _columns(self) -> tuple[list[DocId], Any]:
+        if self._sorted is None:
+            ids = sorted(self.documents, key=order_key)
+            rows = [self.documents[doc_id].vector for doc_id in ids]
+            self._sorted = ids, np.asarray(rows, np.float64) if rows else np.empty((0, 1))
+        return self._sorted
+
+    def scores(self, query: Any) -> Any:
+        """Of all documents, in the order of their ids. Equal vectors get equal scores: rows are summed alike."""
+        rows, query = self._columns()[1], np.asarray(query, np.float64)
+        if self.metric == "l2":
+            return -((rows - query) ** 2).sum(axis=1)
+        dots = (rows * query).sum(axis=1)
+        if self.metric == "dot":
+            return dots
+        return dots / np.sqrt((rows * rows).sum(axis=1) * (query * query).sum())
+
+    def check_hits(self, query: Any, k: int, hits: Sequence[Any], *, exact: bool) -> float:
+        """Compares the hits of one query and returns their recall. In exact mode the recall must be 1."""
+        ids, scores = self.sorted_ids(), self.scores(query)
+        place_of = {doc_id: place for place, doc_id in enumerate(ids)}
+        wanted = min(k, len(ids))
+        if len(hits) != wanted or len({hit.id for hit in hits}) != wanted:
+            raise Difference(f"{self.name}: {len(hits)} hits for k={k} of {len(ids)} documents, exact={exact}")
+        if not wanted:
+            return 1.0
+        for hit in hits:
+            if hit.id not in place_of:
+                self.differ(hit.id, f"found in version {hit.version}, it must not exist")
+            self.learn(hit.id, hit.version)
+            if not close(hit.score, scores[place_of[hit.id]]):
+                self.differ(hit.id, f"score {hit.score!r}, must be {scores[place_of[hit.id]]!r}")
+        self._check_order(hits)
+        best = np.sort(scores)[::-1][:wanted]
+        if exact:
+            for hit, score in zip(hits, best, strict=True):
+                if not close(hit.score, score):
+                    self.differ(hit.id, f"stands where a score of {score!r} must be, has {hit.score!r}")
+            self._check_last_tie(hits, ids, scores)
+        found = sum(hit.score >= best[-1] or close(hit.score, best[-1]) for hit in hits)
+        return found / wanted
+
+    def _check_order(self, hits: Sequence[Any]) -> None:
+        for one, other in itertools.pairwise(hits):
+            if one.score < other.score:
+                self.differ(other.id, f"score {other.score!r} stands behind {one.score!r} of {one.id!r}")
+            if one.score == other.score and order_key(one.id) > order_key(other.id):
+                self.differ(other.id, f"stands behind {one.id!r} of the same score {one.score!r}")
+
+    def _check_last_tie(self, hits: Sequence[Any], ids: list[DocId], scores: Any) -> None:
+        """Of documents with the very vector of the last hit, the first ones by id must be hits."""
+        last = self.documents[hits[-1].id].vector.tobytes()
+        hit_ids = {hit.id for hit in hits}
+        for place in np.flatnonzero(np.abs(scores - hits[-1].score) <= SCORE_TOLERANCE * abs(hits[-1].score)):
+            doc_id = ids[place]
+            if doc_id in hit_ids or self.documents[doc_id].vector.tobytes() != last:
+                continue
+            if order_key(doc_id) < order_key(hits[-1].id):
+                self.differ(doc_id, f"is no hit, {hits[-1].id!r} of the same vector and a higher id is")
+
+    # --- Differences
+
+    def note(self, step: int, doc_id: DocId, line: str) -> None:
+        self._history[doc_id].append(f"step {step}: {line}")
+
+    def same(self, doc_id: DocId, what: str, found: Any, wanted: Any) -> None:
+        if found != wanted:
+            self.differ(doc_id, f"{what} is {found!r}, must be {wanted!r}")
+
+    def differ(self, doc_id: DocId, problem: str) -> None:
+        history = "\n  ".join(self._history.get(doc_id, ())) or "never written"
+        shard = shard_of(doc_id, self.shards)
+        raise Difference(f"{self.name}, document {doc_id!r} of shard {shard}: {problem}\n  {history}")
+
+
+def close(one: float, other: float) -> bool:
+    return abs(one - other) <= SCORE_TOLERANCE * max(abs(one), abs(other)) + 1e-12
