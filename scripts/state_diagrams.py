@@ -1,0 +1,68 @@
+"""Draws the state diagrams of ARCHITECTURE.md from the tables in code, so that the two cannot disagree.
+
+With --check changes nothing and exits 1 when the document is not current.
+"""
+
+import sys
+from collections.abc import Mapping
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+# Run as a script from anywhere: the packages stand beside this folder.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from doc_blocks import run
+
+from kintsugi import lifecycle
+from kintsugi.registry import index_versions, replicas
+from kintsugi.registry.records import IndexVersionState, ReplicaState
+from shard.standing import Standing, way_on
+
+State = TypeVar("State", bound=StrEnum)
+Event = TypeVar("Event", bound=StrEnum)
+
+
+def diagram(transitions: Mapping[State, Mapping[Event, State]], first: State) -> str:
+    """A Mermaid diagram, one line per transition, in the order of the table."""
+    names = {state: state.name for state in transitions}
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {names[first]}"]
+    for state, exits in transitions.items():
+        lines += [f"    {names[state]} --> {names[after]}: {event.value}" for event, after in exits.items()]
+        if not exits:
+            lines.append(f"    {names[state]} --> [*]")
+    return "\n".join([*lines, "```"])
+
+
+def ways_table() -> str:
+    """What a replica does in each standing: the decision of shard/standing.py, spelled out."""
+    cases = [(True, True), (True, False), (False, True), (False, False)]
+    columns = (
+        "in sync, with in-sync peers",
+        "in sync, the only one",
+        "out of sync, with in-sync peers",
+        "out of sync, alone",
+    )
+    lines = ["| standing | " + " | ".join(columns) + " |", "|---|---|---|---|---|"]
+    for standing in Standing:
+        ways = [way_on(standing, in_sync=in_sync, has_in_sync_peers=peers) for in_sync, peers in cases]
+        lines.append(f"| {_name(standing)} | " + " | ".join(_name(way) for way in ways) + " |")
+    return "\n".join(lines)
+
+
+def _name(member: Enum) -> str:
+    return f"`{member.name}`"
+
+
+def main() -> int:
+    parts = {
+        "lifecycle": diagram(lifecycle.TRANSITIONS, lifecycle.LifecycleState.STARTING),
+        "replica states": diagram(replicas.TRANSITIONS, ReplicaState.IN_SYNC),
+        "index versions": diagram(index_versions.TRANSITIONS, IndexVersionState.BUILDING),
+        "ways": ways_table(),
+    }
+    return run(__doc__ or "", "ARCHITECTURE.md", parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
