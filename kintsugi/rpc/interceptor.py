@@ -1,7 +1,8 @@
 """Stands around every handler of a server: gives the call a request id and turns what is raised into a status.
 
-A KintsugiError becomes its status with rich details. Anything else is a defect: it is logged with its traceback, and
-the caller learns the request id only. Cancellation and aborts pass through.
+A KintsugiError becomes its status with rich details. A message that cannot be parsed is the caller's fault. Anything
+else is a defect: it is logged with its traceback, and the caller learns the request id only. Cancellation and aborts
+pass through.
 """
 
 import asyncio
@@ -11,10 +12,11 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from kintsugi import telemetry
-from kintsugi.errors import Internal, KintsugiError
+from kintsugi.errors import Internal, InvalidArgument, KintsugiError
 from kintsugi.rpc.errors import to_rich_status
 
 # Strings: these classes take parameters in the stubs only.
@@ -45,13 +47,33 @@ def _wrap(handler: "Handler", method: str) -> "Handler":
     else:
         behaviour, make = handler.unary_unary, grpc.unary_unary_rpc_method_handler
     guarded = _guard_stream(behaviour, method) if handler.response_streaming else _guard_unary(behaviour, method)
-    return make(guarded, handler.request_deserializer, handler.response_serializer)
+    return make(guarded, _parser(handler), handler.response_serializer)
+
+
+def _parser(handler: "Handler") -> Callable[[bytes], Any] | None:
+    """The handler's deserializer for messages that may be malformed. What it raises reaches a handler that reads a
+    stream, but would pass by any other one: to that the error is given in place of the request."""
+    deserialize = handler.request_deserializer
+    if deserialize is None:
+        return None
+
+    def parse(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            refusal = InvalidArgument("request", f"cannot be parsed: {error}")
+            if handler.request_streaming:
+                raise refusal from error
+            return refusal
+
+    return parse
 
 
 def _guard_unary(behaviour: Behaviour, method: str) -> Behaviour:
     async def call(request: Any, context: Context) -> Any:
         _begin(context)
         try:
+            _check_parsed(request)
             return await behaviour(request, context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
@@ -67,6 +89,7 @@ def _guard_stream(behaviour: Behaviour, method: str) -> Behaviour:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         _begin(context)
         try:
+            _check_parsed(request)
             answers = behaviour(request, context)
             if inspect.isawaitable(answers):
                 await answers
@@ -79,6 +102,11 @@ def _guard_stream(behaviour: Behaviour, method: str) -> Behaviour:
             await _abort(error, context, method)
 
     return call
+
+
+def _check_parsed(request: Any) -> None:
+    if isinstance(request, InvalidArgument):
+        raise request
 
 
 def _begin(context: Context) -> None:

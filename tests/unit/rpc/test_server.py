@@ -94,6 +94,20 @@ async def refused(connection):
         await call(connection, "fine")
 
 
+async def malformed(connection, method, shape):
+    """Calls a method with bytes that are no message; the error that comes back."""
+    path = f"/kintsugi.v1.{method}"
+    call = connection.stream_stream(path) if shape == "stream" else connection.unary_unary(path)
+    try:
+        if shape == "stream":
+            await call(iter([b"\xff"]), timeout=10).read()
+        else:
+            await call(b"\x0a\x01\xff", timeout=10)
+    except grpc.RpcError as error:
+        return from_rpc_error(error)
+    return None
+
+
 async def bulk(connection, collection):
     """A bulk upsert of two chunks; the answers until an error, and the error."""
 
@@ -243,3 +257,17 @@ async def test_pool_connects_an_address_once_and_closes_what_is_gone():
     assert pool.addresses == {"127.0.0.1:2"}
     await pool.close()
     assert not pool.addresses
+
+
+async def test_a_message_that_cannot_be_parsed_is_the_callers_fault(served, log_lines):
+    """INVALID_ARGUMENT with details, for unary and streaming calls alike; nothing is logged as a defect."""
+    _, _, connection = served
+    for method, shape, reason in (
+        ("Search/Search", "unary", "bad UTF-8"),
+        ("Documents/BulkUpsert", "stream", "corrupt"),
+    ):
+        error = await malformed(connection, method, shape)
+        assert isinstance(error, errors.InvalidArgument)
+        assert error.field == "request"
+        assert reason in error.message
+    assert not [line for line in log_lines() if line["event"] == "rpc_failed"]
