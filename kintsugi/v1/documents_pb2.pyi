@@ -92,8 +92,8 @@ class DocumentWrite(_message.Message):
     CONDITION_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     attributes: _builtins.str
-    """A JSON object of at most 64 KiB, nested at most 16 deep. If not set: an existing document keeps its attributes
-    when no vector is given, and has none otherwise.
+    """A JSON object of at most 64 KiB, nested at most 16 deep. Required for an item without any vector.
+    If not set: none.
     """
     text: _builtins.str
     """The source text, at most 256 KiB. If not set: none. It is content: it must come with a vector."""
