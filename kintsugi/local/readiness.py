@@ -1,8 +1,8 @@
 """Asks processes over gRPC whether they can be used. Blocking; a refusal or silence is an answer, not an error."""
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from kintsugi import health
 from kintsugi.rpc.channels import CHANNEL_OPTIONS
 from kintsugi.v1 import cluster_pb2, cluster_pb2_grpc
 
@@ -11,12 +11,7 @@ _CALL_TIMEOUT_S = 2.0
 
 def is_serving(address: str) -> bool:
     """Whether gRPC health says SERVING."""
-    with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=_CALL_TIMEOUT_S)
-        except grpc.RpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+    return health.check(address, timeout_s=_CALL_TIMEOUT_S).serving
 
 
 def what_is_missing(coordinator: str, shard_servers: list[str]) -> str:

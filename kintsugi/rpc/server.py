@@ -1,7 +1,8 @@
 """The gRPC side of a server process: its port, health, reflection, message limits, errors, and its shutdown.
 
 Guarantees: no traceback leaves the process; every error carries rich details; two processes never share a port
-silently; health of "" and of every service says the same. Knows nothing about what the services do.
+silently; health of "" and of every service says the same, and health of LIVENESS only that the process answers.
+Knows nothing about what the services do.
 """
 
 import asyncio
@@ -38,6 +39,10 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
+
+# A health service of its own, SERVING from start to stop: whoever restarts what hangs must not restart a process that
+# only replays or drains, and so does not serve.
+LIVENESS = "liveness"
 
 # Longer than any deadline we assume, so that draining ends by itself.
 DEFAULT_GRACE_S = DEFAULT_DEADLINE_S
@@ -95,6 +100,7 @@ class RpcServer:
         self._names = self._register(server)
         self._health = health.aio.HealthServicer()
         await self.set_serving(serving=False)
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         try:
