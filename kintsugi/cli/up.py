@@ -142,7 +142,6 @@ def _stop(cluster: LocalCluster, interruption: _Interruption) -> int:
             codes = cluster.stop()
     except KeyboardInterrupt:
         cluster.kill_all()
-        cluster.stop()
         click.echo("killed")
         return _EXIT_KILLED
     failed = {name: code for name, code in codes.items() if code}

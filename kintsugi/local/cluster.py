@@ -129,7 +129,6 @@ class LocalCluster:
                 self._initialise()
         except BaseException:
             self.kill_all()
-            self._folder.unlock()
             raise
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
@@ -172,9 +171,10 @@ class LocalCluster:
         return codes
 
     def kill_all(self) -> None:
-        """Kills every process at once."""
+        """Kills every process at once, as a power cut would, and gives up the folder; start() begins again."""
         for process in self._processes.values():
             process.signal(signal.SIGKILL)
+        self._folder.unlock()
 
     def __enter__(self) -> Self:
         self.start()
