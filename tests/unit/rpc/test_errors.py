@@ -29,7 +29,8 @@ def subclasses(cls: type) -> set[type]:
 
 def test_every_error_class_has_a_status_code():
     """A class added to the tree without a row in the table would fail here, not in production."""
-    assert subclasses(errors.KintsugiError) == set(CODES)
+    # Classes of other modules travel as the one of the tree that they derive from.
+    assert {cls for cls in subclasses(errors.KintsugiError) if cls.__module__ == errors.__name__} == set(CODES)
     assert {type(example) for example in EXAMPLES} == set(CODES) - {errors.KintsugiError}
 
 
