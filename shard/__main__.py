@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -26,13 +26,14 @@ from kintsugi.telemetry import LogEvent, configure_logging, logger
 from kintsugi.version import VERSION
 from shard.folders import Folders
 from shard.host import Host
-from shard.identity import member_id
+from shard.identity import claim, member_id
 from shard.index_reports import IndexReports
 from shard.peers import Peers
 from shard.recovery import Guardian
 from shard.registry_file import RegistryFile
 from shard.service import ShardService
 from shard.settings import ShardSettings
+from shard.storage import StorageEvent, ignore
 from shard.surroundings import Surroundings
 
 # The interpreter hands the GIL over more often than by default, so that a busy event loop does not hold up the search
@@ -67,7 +68,7 @@ class Parts:
         return Enrolment(self.store, self.watcher, member, self.settings.lease_s, self.lease_info)
 
 
-def assemble(settings: ShardSettings) -> Parts:
+def assemble(settings: ShardSettings, observe: Callable[[StorageEvent], None] = ignore) -> Parts:
     """Wires the parts, inside the running loop that gRPC wants; opens the data folder, but no connection."""
     folders = Folders(settings.data)
     folders.root.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,9 @@ def assemble(settings: ShardSettings) -> Parts:
     watcher = RegistryWatcher(store, file.load(), persist)
     peers = Peers(lambda address: ShardStub(channels.get(address)), lambda: watcher.view)
     reports = IndexReports(watcher, member)
-    around = Surroundings(member, settings, redis, keys, store, watcher, LogPositions(redis, keys), peers, reports)
+    around = Surroundings(
+        member, settings, redis, keys, store, watcher, LogPositions(redis, keys), peers, reports, observe
+    )
     host = Host(folders, around)
     guardian = Guardian(around, LogRestorer(redis, keys))
     server = RpcServer(settings.listen)
@@ -91,7 +94,12 @@ def assemble(settings: ShardSettings) -> Parts:
 
 
 async def serve(settings: ShardSettings, stop: asyncio.Event) -> None:
-    parts = assemble(settings)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    with claim(settings.data):
+        await _serve(assemble(settings), stop)
+
+
+async def _serve(parts: Parts, stop: asyncio.Event) -> None:
     with suppress(Unavailable):  # searches go on without Redis; it is judged by the watcher once it is back
         await check_server(parts.redis)
     async with parts.server:

@@ -20,7 +20,7 @@ from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.positions import LogPositions
 from kintsugi.telemetry import LogEvent, logger
-from shard.durable import DISK, write_file
+from shard.durable import DISK, publish_file
 from shard.membership import Membership
 from shard.peers import Peers
 from shard.storage import Storage
@@ -42,11 +42,13 @@ class Bootstrap:
     tell: Callable[[str], None]
 
     async def fetch(self, peer: str, incoming: Path) -> None:
-        """Copies the peer's database into `incoming`. Unavailable when the peer fails or the copy is damaged."""
-        await self.membership.diverged()
-        await self.membership.catching_up()
+        """Copies the peer's database into `incoming`. Unavailable when the replica may not be replaced, the peer fails,
+        the log no longer holds what will follow the copy, or the copy is damaged."""
+        await self.membership.start_over()
         answer = await self.peers.position(peer, self.replica)
-        await self.positions.report(self.replica.collection_uid, self.replica.shard, self.member, answer.durable.seq)
+        uid, number, seq = self.replica.collection_uid, self.replica.shard, answer.durable.seq
+        if not await self.positions.report(uid, number, self.member, seq):
+            raise Unavailable(f"the log does not hold what follows {seq}, where {peer} is; a copy could not go on")
         await asyncio.to_thread(empty_folder, incoming)
         _log.info(LogEvent.BOOTSTRAP_STARTED, **self._names(), peer=peer, hold_seq=answer.durable.seq)
         await self._copy(peer, incoming / DATABASE_FILE)
@@ -68,19 +70,21 @@ class Bootstrap:
     async def save_divergent_tail(self, peer: str, storage: Storage, folder: Path) -> Path | None:
         """Writes what this replica holds and the peer does not to a file, for people; None when there is nothing."""
         common = await self._last_common_seq(peer, storage)
-        tail = await asyncio.to_thread(lambda: list(storage.tail(common + 1, storage.position.seq)))
-        if not tail:
+        last = storage.position.seq
+        # What is already trimmed every replica held; a tail that was trimmed whole cannot be saved, and says so.
+        first = max(common + 1, storage.tail_first_seq)
+        if common == last:
             return None
-        name = f"{self.replica.collection_uid}-{self.replica.shard}-{time.time_ns()}.jsonl"
-        lines = (
-            json.dumps({"seq": seq, "digest": digest.hex(), "record": base64.b64encode(payload).decode()})
-            for seq, payload, digest in tail
-        )
-        path = folder / name
+        path = folder / f"{self.replica.collection_uid}-{self.replica.shard}-{time.time_ns()}.jsonl"
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        await asyncio.to_thread(write_file, path, ("\n".join(lines) + "\n").encode())
+        records = await asyncio.to_thread(_write_tail, path, storage, first, last)
         _log.error(
-            LogEvent.DIVERGENT_TAIL_SAVED, **self._names(), path=str(path), first_seq=tail[0][0], records=len(tail)
+            LogEvent.DIVERGENT_TAIL_SAVED,
+            **self._names(),
+            path=str(path),
+            first_seq=first,
+            last_seq=last,
+            records=records,
         )
         return path
 
@@ -98,6 +102,19 @@ class Bootstrap:
 
     def _names(self) -> dict[str, object]:
         return {"collection_uid": self.replica.collection_uid, "shard": self.replica.shard}
+
+
+def _write_tail(path: Path, storage: Storage, first: int, last: int) -> int:
+    """Writes records as lines of JSON, however many they are, and returns how many."""
+    records = 0
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        for seq, payload, digest in storage.tail(first, last) if storage.tail_first_seq else ():
+            line = {"seq": seq, "digest": digest.hex(), "record": base64.b64encode(payload).decode()}
+            file.write(json.dumps(line) + "\n")
+            records += 1
+    publish_file(temporary, path)
+    return records
 
 
 def empty_folder(path: Path) -> None:

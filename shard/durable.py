@@ -47,9 +47,14 @@ def write_file(path: Path, data: bytes, disk: Disk = DISK) -> None:
     """Replaces a file: after the return the new content is on the disk, before it the old or the new one is."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(data)
+    publish_file(temporary, path, disk)
+
+
+def publish_file(temporary: Path, target: Path, disk: Disk = DISK) -> None:
+    """Gives a file that is written its final name, durably."""
     disk.sync_file(temporary)
-    disk.rename(temporary, path)
-    disk.sync_folder(path.parent)
+    disk.rename(temporary, target)
+    disk.sync_folder(target.parent)
 
 
 def publish_folder(temporary: Path, target: Path, disk: Disk = DISK) -> None:

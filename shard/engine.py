@@ -4,7 +4,8 @@ One object to open, ask and close, so that nobody sees half of them. Knows nothi
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from kintsugi import failpoints
@@ -17,7 +18,7 @@ from shard.indexer import Indexer, IndexerSettings, OnVersion
 from shard.searcher import Searcher, SearcherSettings
 from shard.seq_waiters import SeqWaiters
 from shard.settings import ShardSettings
-from shard.storage import Storage
+from shard.storage import Storage, StorageEvent
 
 # Address space only: the database grows as it needs, up to the quota.
 MAP_SIZE = 2**43
@@ -35,9 +36,15 @@ class Engine:
 
     @classmethod
     def open(
-        cls, collection: Collection, folder: ReplicaFolder, settings: ShardSettings, on_version: OnVersion
+        cls,
+        collection: Collection,
+        folder: ReplicaFolder,
+        settings: ShardSettings,
+        on_version: OnVersion,
+        observe: Callable[[StorageEvent], None],
     ) -> "Engine":
-        """Opens or creates the files; blocks. The index is then on its way, see reached()."""
+        """Opens or creates the files; blocks. The index is then on its way, see reached(). `observe` is called after
+        each commit of the database, before anybody hears of it."""
         storage = Storage.open(
             folder.database,
             stored=collection.stored,
@@ -45,7 +52,23 @@ class Engine:
             map_size=MAP_SIZE,
             max_bytes=settings.max_replica_bytes,
             sync=settings.sync_writes,
+            observe=observe,
         )
+        with ExitStack() as undo:
+            undo.callback(storage.close)  # LMDB would refuse to open it again in this process
+            engine = cls._around(storage, collection, folder, settings, on_version)
+            undo.pop_all()
+        return engine
+
+    @classmethod
+    def _around(
+        cls,
+        storage: Storage,
+        collection: Collection,
+        folder: ReplicaFolder,
+        settings: ShardSettings,
+        on_version: OnVersion,
+    ) -> "Engine":
         model = collection.model("")
         assert model is not None, "a collection serves one of its models"
         indexed = IndexedModel(model.number, model.dimension, model.metric)
@@ -104,8 +127,9 @@ class Engine:
         self.storage.trim(min(self.indexer.journal_needed_from, keep_from), tail_below)
 
     def close(self) -> None:
-        """Saves a checkpoint and closes everything. Blocks."""
-        self.searcher.close()
-        self.indexer.close()
-        self.durable.fail("the replica is closed", "REPLICA_CLOSED")
-        self.storage.close()
+        """Saves a checkpoint and closes everything, whatever of it fails. Blocks."""
+        with ExitStack() as closing:
+            closing.callback(self.storage.close)
+            closing.callback(self.durable.fail, "the replica is closed", "REPLICA_CLOSED")
+            closing.callback(self.indexer.close)
+            closing.callback(self.searcher.close)

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from shard.durable import DISK, publish_folder, remove_folder
 
+# Copies for peers are made beside the database; a crash leaves them behind.
+SNAPSHOT_PREFIX = "snapshot-"
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicaFolder:
@@ -44,8 +47,9 @@ class ReplicaFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if self._verified.exists():
             self.swap()
-        if self.incoming.exists():
-            remove_folder(self.incoming)
+        for worthless in (self.incoming, *self.path.glob(f"{SNAPSHOT_PREFIX}*")):
+            if worthless.exists():
+                remove_folder(worthless)
 
     def accept_copy(self) -> None:
         """Says, durably, that the incoming copy is complete and verified."""

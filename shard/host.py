@@ -26,6 +26,7 @@ class Host:
         self._replicas: dict[_Key, Replica] = {}
         self._running: dict[_Key, asyncio.Task[None]] = {}
         self._opened_under: dict[_Key, int] = {}  # the incarnation of the registry that placed it here
+        self._reconciled = asyncio.Event()
 
     @property
     def replicas(self) -> list[Replica]:
@@ -54,12 +55,14 @@ class Host:
                 changed.clear()
                 if self._around.watcher.view is not None:
                     await self._reconcile(self._around.watcher.view)
+                    self._reconciled.set()
                 await changed.wait()
         finally:
             await self._stop(list(self._running))
 
     async def settled(self) -> None:
-        """Returns when every replica has served or failed once."""
+        """Returns when the registry has told what to host, and every replica has served or failed once."""
+        await self._reconciled.wait()
         while pending := [replica for replica in self._replicas.values() if not replica.settled.is_set()]:
             await pending[0].settled.wait()
 
@@ -70,10 +73,10 @@ class Host:
         await self._stop(gone)
         for key in gone:
             deleted = self._opened_under.pop(key) == incarnation and key[0] not in view.collections
-            await asyncio.to_thread(self._discard, key, deleted=deleted)
+            await self._discard(key, deleted=deleted)
         for key in await asyncio.to_thread(self._folders.replicas):
             if key not in placed and key not in gone:
-                await asyncio.to_thread(self._discard, key, deleted=False)
+                await self._discard(key, deleted=False)
         for key in sorted(placed):
             self._opened_under[key] = incarnation
             if key not in self._replicas:
@@ -81,7 +84,13 @@ class Host:
                 self._replicas[key] = replica
                 self._running[key] = asyncio.create_task(replica.run())
 
-    def _discard(self, key: _Key, *, deleted: bool) -> None:
+    async def _discard(self, key: _Key, *, deleted: bool) -> None:
+        try:
+            await asyncio.to_thread(self._discard_folder, key, deleted=deleted)
+        except OSError as error:  # it stays where it is, looked at again when the registry changes
+            _log.error(LogEvent.REPLICA_FAILED, collection_uid=key[0], shard=key[1], error=str(error))
+
+    def _discard_folder(self, key: _Key, *, deleted: bool) -> None:
         folder = self._folders.replica(*key).path
         if not folder.exists():
             return

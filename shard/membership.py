@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from kintsugi.errors import Unavailable
 from kintsugi.registry import replicas
 from kintsugi.registry.records import LogState, Record, ReplicaState, Shard, View
 from kintsugi.registry.watch import RegistryWatcher
@@ -33,13 +34,7 @@ class Membership:
 
     async def catching_up(self) -> None:
         """Says that an out-of-sync replica is on its way back."""
-        await self._apply(
-            lambda shard: (
-                replicas.catching_up(shard, self._member)
-                if shard.replicas.get(self._member) is ReplicaState.OUT_OF_SYNC
-                else None
-            )
-        )
+        await self._apply(self._joining)
 
     async def caught_up(self) -> None:
         """Says that a joining replica holds all of the log."""
@@ -52,15 +47,30 @@ class Membership:
         )
 
     async def diverged(self) -> None:
-        """Leaves the in-sync set, unless it is the last one there: the last one never leaves."""
+        """Leaves the in-sync set, unless it must stay: the last one, and any while the log is being recovered."""
         await self._apply(
             lambda shard: replicas.diverged(shard, self._member) if self._member in shard.replicas else None
         )
 
-    async def _apply(self, change: Change) -> None:
+    async def start_over(self) -> None:
+        """Leaves the in-sync set and says that the replica joins again. Unavailable when it must stay: what it holds
+        may then not be replaced."""
+        await self.diverged()
+        view = await self._apply(self._joining)
+        shard = view.shards.get(self._key)
+        if shard is None or self._member in shard.in_sync:
+            state = "gone" if shard is None else str(shard.log_state)
+            raise Unavailable(f"the replica still counts as in sync and may not be replaced, its log is {state}")
+
+    def _joining(self, shard: Shard) -> Shard | None:
+        if shard.replicas.get(self._member) is not ReplicaState.OUT_OF_SYNC:
+            return None
+        return replicas.catching_up(shard, self._member)
+
+    async def _apply(self, change: Change) -> View:
         def change_view(view: View) -> Sequence[Record]:
             shard = view.shards.get(self._key)
             changed = change(shard) if shard else None
             return [changed] if changed else []
 
-        await self._watcher.update(change_view)
+        return await self._watcher.update(change_view)

@@ -1,7 +1,8 @@
 """What a shard server asks its peers: how far they are, which history they hold, and copies of what they have."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from kintsugi.internal.v1.shard_pb2_grpc import ShardAsyncStub  # the stubs have it for type checkers only
 
 ASK_TIMEOUT_S = 2.0
+# How long a stream may give nothing. A peer copies its whole database before a snapshot's first piece.
+TAIL_STALL_S = 15.0
+SNAPSHOT_STALL_S = 300.0
+
+Item = TypeVar("Item")
 
 
 class Peers:
@@ -63,15 +69,30 @@ class Peers:
         request = shard_pb2.ReadTailRequest(replica=replica, from_seq=first, to_seq=last)
         stub = self.stub(member)
         with grpc_errors():
-            async for record in stub.ReadTail(request):
+            async for record in _flowing(stub.ReadTail(request), TAIL_STALL_S, f"tail of {member}"):
                 yield record
 
     async def snapshot(self, member: str, replica: shard_pb2.ReplicaRef) -> AsyncIterator[shard_pb2.SnapshotChunk]:
         """A copy of a peer's database, in pieces."""
         stub = self.stub(member)
         with grpc_errors():
-            async for chunk in stub.Snapshot(shard_pb2.SnapshotRequest(replica=replica)):
+            call = stub.Snapshot(shard_pb2.SnapshotRequest(replica=replica))
+            async for chunk in _flowing(call, SNAPSHOT_STALL_S, f"snapshot of {member}"):
                 yield chunk
+
+
+async def _flowing(stream: AsyncIterable[Item], stall_s: float, what: str) -> AsyncIterator[Item]:
+    """The items of a stream. Unavailable when the next one takes too long: whoever waits may hold a lease."""
+    items = aiter(stream)
+    while True:
+        try:
+            async with asyncio.timeout(stall_s):
+                item = await anext(items)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise Unavailable(f"{what} gave nothing for {stall_s:g} s") from error
+        yield item
 
 
 def from_wire(position: shard_pb2.Position) -> Position:

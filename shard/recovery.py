@@ -9,6 +9,8 @@ step can be repeated from the start. Invariants:
    those that an operator gave up by name (AcceptLoss).
 2. The log goes on under a higher epoch with the same sequence numbers; what no replica holds ends there.
 3. Replicas that hold another history than the furthest one leave the in-sync set and copy from it later.
+4. The new epoch is above every epoch that the registry, the log or a replica knows: a registry that went back may have
+   forgotten some, and a replica would never follow an epoch that it has promised to ignore.
 """
 
 import asyncio
@@ -23,6 +25,7 @@ from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.faults import LogFault
 from kintsugi.log.restore import LogRestorer
 from kintsugi.position import Position
+from kintsugi.registry import replicas
 from kintsugi.registry.records import (
     EpochStart,
     LogState,
@@ -58,6 +61,7 @@ class Held:
     member: str
     position: Position
     tail_first_seq: int
+    fenced_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +74,25 @@ class RebuildPlan:
     left_behind: tuple[str, ...]
 
 
-def plan_rebuild(replicas: Sequence[Held], leader_digests: dict[int, bytes]) -> RebuildPlan:
+def plan_rebuild(held: Sequence[Held], leader_digests: dict[int, bytes]) -> RebuildPlan:
     """Chooses the furthest replica (by seq, then epoch, then name) and the lowest position it can continue from.
     `leader_digests` are the leader's digests at the others' positions; a missing one counts as another history.
     """
-    leader = furthest(replicas)
+    leader = furthest(held)
     followers = [leader]
-    for other in replicas:
+    for other in held:
         reachable = other.position.seq == leader.position.seq or other.position.seq + 1 >= max(leader.tail_first_seq, 1)
         same_history = other.position.seq == 0 or leader_digests.get(other.position.seq) == other.position.digest
         if other is not leader and reachable and same_history:
             followers.append(other)
     base = min((follower.position for follower in followers), key=lambda position: position.seq)
     following = {follower.member for follower in followers}
-    left_behind = tuple(other.member for other in replicas if other.member not in following)
+    left_behind = tuple(other.member for other in held if other.member not in following)
     return RebuildPlan(leader, base, tuple(followers), left_behind)
 
 
-def furthest(replicas: Sequence[Held]) -> Held:
-    return max(replicas, key=lambda one: (one.position.seq, one.position.epoch, one.member))
+def furthest(held: Sequence[Held]) -> Held:
+    return max(held, key=lambda one: (one.position.seq, one.position.epoch, one.member))
 
 
 class Guardian:
@@ -112,6 +116,8 @@ class Guardian:
                 await self._look()
             except KintsugiError as error:
                 _log.warning(LogEvent.RECOVERY_POSTPONED, error=str(error))
+            except Exception as error:  # noqa: BLE001 -- a defect in recovery must not take the searches down
+                _log.exception(LogEvent.RECOVERY_POSTPONED, error=str(error))
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _look(self) -> None:
@@ -177,21 +183,19 @@ class Guardian:
                 asked.add(address)
                 try:
                     answer = await self._peers.registry(address)
-                except KintsugiError:
+                    found = parse(answer, address) if answer else best
+                except KintsugiError:  # a registry of a later release is as good as silence
                     silent.append(address)
                     continue
-                if answer:
-                    found = parse(answer, address)
-                    if found.cluster_id == best.cluster_id and found.version > best.version:
-                        best = found
+                if found.cluster_id == best.cluster_id and found.version > best.version:
+                    best = found
         return best, silent
 
     # --- The log of a shard -------------------------------------------------------------------------------------------
 
     async def _recover_log(self, shard: Shard) -> None:
-        epoch = await self._next_epoch(shard)
-        replicas = await self._fence(shard, epoch)
-        plan = await self._plan(shard, replicas)
+        epoch, held = await self._fence_all(shard)
+        plan = await self._plan(shard, held)
         await self._rebuild(shard, epoch, plan)
         await self._reopen(shard, epoch, plan)
         self.waiting.pop((shard.collection_uid, shard.shard), None)
@@ -203,32 +207,43 @@ class Guardian:
         head = await self._reader(shard.collection_uid, shard.shard).head()
         return max(shard.epoch, head.position.epoch if head else 0) + 1
 
+    async def _fence_all(self, shard: Shard) -> tuple[int, list[Held]]:
+        """The epoch to come, and what the replicas hold that have promised to ignore all lower ones."""
+        epoch = await self._next_epoch(shard)
+        while True:
+            held = await self._fence(shard, epoch)
+            known = max(max(one.position.epoch + 1, one.fenced_epoch) for one in held)
+            if known <= epoch:
+                return epoch, held
+            # Promised in a history that the registry forgot: that epoch may have been lived in.
+            epoch = known + 1
+
     async def _fence(self, shard: Shard, epoch: int) -> list[Held]:
-        """Asks every in-sync replica but the given-up ones; Unavailable naming those that do not answer."""
-        replicas, silent = [], []
-        for member in shard.in_sync:
-            if member in shard.given_up:
-                continue
+        """Asks every in-sync replica but the given-up ones; Unavailable naming those that do not answer. When all of
+        them are given up, any other replica that answers will do: their loss was accepted."""
+        awaited = replicas.awaited(shard)
+        found, silent = [], []
+        for member in awaited or sorted(set(shard.replicas) - set(shard.given_up)):
             try:
                 answer = await self._peers.position(member, _ref(shard), fence_epoch=epoch)
             except KintsugiError as error:
                 silent.append(f"{member} ({error})")
                 continue
-            replicas.append(Held(member, from_wire(answer.durable), answer.tail_first_seq))
-        if silent:
-            raise Unavailable(f"recovery waits for in-sync replicas on {', '.join(silent)}")
-        if not replicas:
-            raise FailedPrecondition("recovery has no replica to rebuild the log from: all in-sync ones are given up")
-        return replicas
+            found.append(Held(member, from_wire(answer.durable), answer.tail_first_seq, answer.fenced_epoch))
+        if silent and (awaited or not found):
+            raise Unavailable(f"recovery waits for replicas on {', '.join(silent)}")
+        if not found:
+            raise FailedPrecondition("recovery has no replica to rebuild the log from: all of them are given up")
+        return found
 
-    async def _plan(self, shard: Shard, replicas: Sequence[Held]) -> RebuildPlan:
-        leader = furthest(replicas)
+    async def _plan(self, shard: Shard, held: Sequence[Held]) -> RebuildPlan:
+        leader = furthest(held)
         digests = {}
-        for other in replicas:
+        for other in held:
             if other is not leader and other.position.seq:
                 answer = await self._peers.position(leader.member, _ref(shard), digest_at=other.position.seq)
                 digests[other.position.seq] = answer.digest
-        return plan_rebuild(replicas, digests)
+        return plan_rebuild(held, digests)
 
     async def _rebuild(self, shard: Shard, epoch: int, plan: RebuildPlan) -> None:
         incarnation = self._known().snapshot.incarnation
@@ -251,15 +266,13 @@ class Guardian:
         await self._restorer.finish(uid, number, incarnation, epoch, last=head)
 
     async def _reopen(self, shard: Shard, epoch: int, plan: RebuildPlan) -> None:
-        reopened = reopened_shard(shard, epoch, plan)
-
         def change(view: View) -> Sequence[Record]:
-            if view.shards.get((shard.collection_uid, shard.shard)) != shard:
+            current = view.shards.get((shard.collection_uid, shard.shard))
+            if current is None or _premises(current) != _premises(shard):
                 raise Unavailable("the shard changed in the registry during its recovery")
-            return [reopened]
+            return [reopened_shard(current, epoch, plan)]
 
-        await self._store.update(change)
-        await self._watcher.refresh()
+        await self._watcher.update(change)
 
     def _known(self) -> View:
         view = self._watcher.view
@@ -273,18 +286,29 @@ class Guardian:
 
 
 def reopened_shard(shard: Shard, epoch: int, plan: RebuildPlan) -> Shard:
-    """The shard's record after its log was rebuilt: open, in the new epoch, without those left behind or given up."""
+    """The shard's record after its log was rebuilt: open, in the new epoch, without those left behind or given up. Those
+    it was rebuilt from are in sync, also when they were not before and everybody in sync was given up."""
     out = {*plan.left_behind, *shard.given_up}
+    following = {follower.member for follower in plan.followers}
     return msgspec.structs.replace(
         shard,
         log_state=LogState.OPEN,
         epochs=(*shard.epochs, EpochStart(epoch, plan.leader.position.seq)),
         replicas={
-            member: ReplicaState.OUT_OF_SYNC if member in out and state is ReplicaState.IN_SYNC else state
+            member: ReplicaState.IN_SYNC
+            if member in following
+            else ReplicaState.OUT_OF_SYNC
+            if member in out and state is ReplicaState.IN_SYNC
+            else state
             for member, state in shard.replicas.items()
         },
         given_up=(),
     )
+
+
+def _premises(shard: Shard) -> tuple[object, ...]:
+    """What a recovery rests on; replicas may join meanwhile as they like."""
+    return (shard.in_sync, shard.given_up, shard.epochs, shard.log_state)
 
 
 def close_logs(snapshot: Snapshot) -> dict[str, bytes]:

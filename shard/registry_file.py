@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from kintsugi.errors import FailedPrecondition
 from kintsugi.registry.records import Snapshot
 from shard.durable import DISK, Disk, write_file
 
@@ -17,8 +18,16 @@ class _Contents(msgspec.Struct, forbid_unknown_fields=True):
     snapshot: Snapshot
 
 
-class RegistryFileCorrupt(Exception):
+class _Format(msgspec.Struct):
+    """What every format has."""
+
+    format_version: int
+
+
+class RegistryFileCorrupt(FailedPrecondition):
     """The file cannot be read: it must not be taken for a registry that was never there."""
+
+    reason = "REGISTRY_FILE_CORRUPT"
 
 
 class RegistryFile:
@@ -43,12 +52,15 @@ def serialise(snapshot: Snapshot) -> bytes:
 
 
 def parse(data: bytes, origin: str) -> Snapshot:
+    """RegistryFileCorrupt when it is torn, of a later format, or holds records that this release cannot read."""
     try:
-        contents = msgspec.json.decode(data, type=_Contents)
-    except msgspec.DecodeError as error:
+        version = msgspec.json.decode(data, type=_Format).format_version
+        if version > FORMAT_VERSION:
+            raise RegistryFileCorrupt(
+                f"registry from {origin} has format {version}, this release reads up to {FORMAT_VERSION}"
+            )
+        snapshot = msgspec.json.decode(data, type=_Contents).snapshot
+        snapshot.view()
+    except (msgspec.DecodeError, KeyError) as error:
         raise RegistryFileCorrupt(f"registry from {origin} cannot be read: {error}") from error
-    if contents.format_version > FORMAT_VERSION:
-        raise RegistryFileCorrupt(
-            f"registry from {origin} has format {contents.format_version}, this release reads up to {FORMAT_VERSION}"
-        )
-    return contents.snapshot
+    return snapshot

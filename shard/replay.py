@@ -6,29 +6,27 @@ Invariants:
 1. A record is applied only if its chain digest continues what the replica holds; never a gap, never a fork.
 2. A batch is one synced transaction. Only then is it durable, told to those who wait, and reported for trimming.
 3. Applying a record twice is a no-op, so any step may be repeated after a crash or a reconnect.
-4. After every error, every quiet second and every change of epoch, the standing is judged anew before anything is applied.
+4. After every error, every quiet second and every change of epoch, the standing is judged anew before anything is
+   applied.
 
 What only a copy from a peer can settle ends the story; replica.py goes on from there.
 """
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Protocol
 
 from kintsugi.errors import KintsugiError
 from kintsugi.internal.v1 import shard_pb2
-from kintsugi.log.faults import LogFault, LogGap
-from kintsugi.log.positions import LogPositions
-from kintsugi.log.read import Head, LogEntry, LogReader
+from kintsugi.log.faults import LogBehind, LogFault, LogForked, LogGap
+from kintsugi.log.read import Head, LogEntry
 from kintsugi.position import Position
 from kintsugi.registry.records import LogState, ReplicaState, Shard
-from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.telemetry import LogEvent, logger
 from shard.membership import Membership
-from shard.peers import Peers
-from shard.standing import Way, standing_of, way_on
+from shard.standing import PeerHoldsMore, Way, standing_of, way_on
 from shard.storage_faults import EpochFenced, StorageFault
+from shard.surroundings import Surroundings
 
 _log = logger("replay")
 
@@ -50,31 +48,24 @@ class Applies(Protocol):
 
 class Replay:
     def __init__(
-        self,
-        target: Applies,
-        reader: LogReader,
-        positions: LogPositions,
-        membership: Membership,
-        peers: Peers,
-        watcher: RegistryWatcher,
-        *,
-        member: str,
-        replica: shard_pb2.ReplicaRef,
+        self, target: Applies, replica: shard_pb2.ReplicaRef, membership: Membership, around: Surroundings
     ) -> None:
         self._target = target
-        self._reader = reader
-        self._positions = positions
-        self._membership = membership
-        self._peers = peers
-        self._watcher = watcher
-        self._member = member
         self._replica = replica
+        self._membership = membership
+        self._member = around.member
+        self._watcher = around.watcher
+        self._peers = around.peers
+        self._positions = around.positions
+        self._reader = around.reader(replica.collection_uid, replica.shard)
         self._reported_at = float("-inf")
+        self._last_problem = ""
         # Set once the replica has all that the log can give it for now, or the log cannot be read.
         self.settled = asyncio.Event()
 
     async def run(self) -> Way:
-        """Follows the log until the only way on is COPY or SAVE_AND_COPY. Errors of the database pass through."""
+        """Follows the log until the only way on is COPY or SAVE_AND_COPY. Errors of the database, and of records that
+        cannot be read, pass through."""
         while True:
             shard = await self._open_log()
             try:
@@ -86,7 +77,7 @@ class Replay:
             except KintsugiError as error:
                 if isinstance(error, StorageFault) and not isinstance(error, EpochFenced):
                     raise
-                _log.warning(LogEvent.REPLAY_INTERRUPTED, **self._names(), error=str(error))
+                self._warn(LogEvent.REPLAY_INTERRUPTED, error=str(error))
                 self.settled.set()
             await asyncio.sleep(PAUSE_S)
 
@@ -101,11 +92,11 @@ class Replay:
 
     async def _settle(self, fault: LogFault, shard: Shard) -> Way:
         """Decides the way on, and takes it as far as it is the replay's."""
-        standing, peers = standing_of(fault), self._in_sync_peers(shard)
-        way = way_on(standing, in_sync=self._is_in_sync(), has_in_sync_peers=bool(peers))
-        _log.warning(
-            LogEvent.REPLAY_OUT_OF_STEP, **self._names(), standing=standing.name, way=way.name, fault=str(fault)
-        )
+        standing = standing_of(fault, incarnation=self._incarnation(), epoch=shard.epoch)
+        if standing is None:
+            raise fault
+        way = way_on(standing, in_sync=self._is_in_sync(), has_in_sync_peers=bool(self._in_sync_peers(shard)))
+        self._warn(LogEvent.REPLAY_OUT_OF_STEP, standing=standing.name, way=way.name, fault=str(fault))
         if way in (Way.WAIT, Way.RECOVER):
             self.settled.set()
             await self._watcher.refresh()
@@ -113,22 +104,28 @@ class Replay:
             try:
                 await self._membership.request_recovery(shard.epoch)
             except KintsugiError as error:  # a registry that is lost as well is recovered first
-                _log.warning(LogEvent.RECOVERY_POSTPONED, **self._names(), error=str(error))
+                self._warn(LogEvent.RECOVERY_POSTPONED, error=str(error))
         return way
 
     async def _verify(self, shard: Shard, *, ask_peers: bool) -> Head:
         """Compares the log with what this replica and its in-sync peers hold. The peers are asked first: what they
         hold by then, the log must hold."""
-        view = self._watcher.view
-        incarnation = view.snapshot.incarnation if view else 0
+        incarnation = self._incarnation()
         asked = self._in_sync_peers(shard) if ask_peers else []
         for peer in await self._peers.reachable_positions(asked, self._replica):
-            with suppress(LogGap):  # a peer may be behind what was trimmed for it
+            try:
                 await self._reader.verify(incarnation, shard.epoch, peer)
+            except LogGap:
+                continue  # a peer may be behind what was trimmed for it
+            except (LogBehind, LogForked) as fault:
+                raise PeerHoldsMore(f"an in-sync peer is at {peer.epoch}-{peer.seq}: {fault}") from fault
         return await self._reader.verify(incarnation, shard.epoch, self._target.position)
 
     async def _follow(self, shard: Shard) -> None:
-        """Applies batch after batch; reads the next one meanwhile. Returns when the registry changes the log's state."""
+        """Applies batch after batch; reads the next one meanwhile. Returns when the registry changes the log's state.
+
+        A batch that is not full means that the head of the log is near: waiting for silence instead would keep a
+        replica out for as long as somebody writes."""
         await self._verify(shard, ask_peers=True)
         await self._report(force=True)
         if not self._is_in_sync():
@@ -138,24 +135,30 @@ class Replay:
             while self._still_open(shard):
                 entries = await upcoming
                 if not entries:
-                    await self._quiet(shard)
+                    await self._near_head(shard)
                 upcoming = self._read_on(shard, entries[-1].seq if entries else self._target.position.seq)
                 if entries:
                     await self._target.apply(entries)
                     await self._report(force=False)
+                    if len(entries) < BATCH_RECORDS and not self._is_in_place():
+                        await self._near_head(shard)
         finally:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
 
-    async def _quiet(self, shard: Shard) -> None:
-        """Nothing new for a while: confirms that it is still the log we follow, and that all of it is applied.
-        (A connection that broke and came back between two reads shows nowhere else.)
+    async def _near_head(self, shard: Shard) -> None:
+        """Confirms that it is still the log we follow, and that all but the newest of it is applied; then joins the
+        in-sync set. (A connection that broke and came back between two reads shows nowhere else.)
+
+        A replica that is not in sync hears its peers as well: whether it or the log holds too little, they decide.
         """
-        head = await self._verify(shard, ask_peers=False)
-        if head.position.seq == self._target.position.seq:
+        head = await self._verify(shard, ask_peers=not self._is_in_sync())
+        if head.position.seq - self._target.position.seq < BATCH_RECORDS:
             await self._report(force=True)
             if not self._is_in_sync():
+                await self._membership.catching_up()
                 await self._membership.caught_up()
+            self._last_problem = ""
             self.settled.set()
 
     async def _report(self, *, force: bool) -> None:
@@ -188,6 +191,20 @@ class Replay:
 
     def _in_sync_peers(self, shard: Shard) -> list[str]:
         return [member for member in shard.in_sync if member != self._member]
+
+    def _is_in_place(self) -> bool:
+        return self.settled.is_set() and self._is_in_sync()
+
+    def _incarnation(self) -> int:
+        view = self._watcher.view
+        return view.snapshot.incarnation if view else 0
+
+    def _warn(self, event: LogEvent, **fields: str) -> None:
+        """Logs a problem once, not at each of the attempts that meet it again."""
+        problem = f"{event} {fields}"
+        if problem != self._last_problem:
+            _log.warning(event, **self._names(), **fields)
+        self._last_problem = problem
 
     def _names(self) -> dict[str, object]:
         return {"collection_uid": self._replica.collection_uid, "shard": self._replica.shard}

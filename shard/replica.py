@@ -10,11 +10,11 @@ Guarantees: answers only in phase SERVING; a failure changes this replica alone 
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from enum import StrEnum
 
 from kintsugi.errors import Aborted, DeadlineExceeded, KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
+from kintsugi.log.faults import LogFault
 from kintsugi.log.read import LogEntry
 from kintsugi.position import Position
 from kintsugi.registry.records import Collection, Shard
@@ -22,6 +22,7 @@ from kintsugi.telemetry import LogEvent, logger
 from shard.bootstrap import Bootstrap, first_serving_peer
 from shard.engine import Engine
 from shard.folders import Folders
+from shard.indexer import OnVersion
 from shard.membership import Membership
 from shard.replay import Replay
 from shard.standing import Way
@@ -29,6 +30,8 @@ from shard.storage_faults import StorageCorrupt
 from shard.surroundings import Surroundings
 
 RETRY_S = 2.0
+# Copying a large database again and again would burden the peer as well: each failure in a row doubles the pause.
+LONGEST_RETRY_S = 16.0
 DISCARDED_CHECK_S = 0.5
 TRIM_EVERY_S = 5.0
 # A sequence number that no log reaches: whoever waits for it hears of a failure only.
@@ -84,7 +87,10 @@ class Replica:
         self._folders = folders
         self._folder = folders.replica(collection.uid, shard)
         self._around = around
+        # Opened and closed on the writer's thread only, so that a cancelled opening is still closed behind it.
         self._engine: Engine | None = None
+        self._is_corrupt = False
+        self._failures = 0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write-{collection.name}-{shard}")
         self._membership = Membership(around.watcher, around.member, collection.uid, shard)
         self._copying = Bootstrap(
@@ -147,38 +153,47 @@ class Replica:
             while True:
                 await self._live()
         finally:
+            self.settled.set()
             await self._close()
             self._writer.shutdown(wait=False)
 
     async def _live(self) -> None:
         """One opening, up to the next reason to close. Never lets a failure out."""
         try:
+            if self._is_corrupt and self._in_sync_peers():
+                await self._set_aside_corrupt()
             await self._open()
             way = await self._replay_and_serve()
             await self._copy_from_peer(diverged=way is Way.SAVE_AND_COPY)
         except StorageCorrupt as fault:
-            await self._fail(fault)
-            await self._set_aside_corrupt()
-        except KintsugiError as fault:
-            await self._fail(fault)
+            # The only copy there is stays where it is, until people decide.
+            self._is_corrupt = True
+            await self._fail(fault, close=True)
+        except (KintsugiError, LogFault) as fault:
+            await self._fail(fault, close=self._engine is not None and self._engine.failure is not None)
         except Exception as fault:  # noqa: BLE001 -- a defect in one replica must not take the others down
             _log.exception(LogEvent.REPLICA_FAILED, **self._names())
-            await self._fail(fault)
+            await self._fail(fault, close=True)
 
     async def _open(self) -> None:
-        self._enter(ReplicaPhase.OPENING if self.phase is not ReplicaPhase.FAILED else self.phase, self.message)
+        if self.phase is not ReplicaPhase.FAILED:
+            self._enter(ReplicaPhase.OPENING, "")
         if self._engine is None:
-            await asyncio.to_thread(self._folder.prepare)
             loop = asyncio.get_running_loop()
             on_version = self._around.index_reports.reporter(self.collection, self.ref.shard, loop)
-            self._engine = await loop.run_in_executor(
-                self._writer, Engine.open, self.collection, self._folder, self._around.settings, on_version
-            )
-        self._enter(ReplicaPhase.REPLAYING, "")
+            await loop.run_in_executor(self._writer, self._open_files, on_version)
+        self._is_corrupt = False
+        self._enter(ReplicaPhase.REPLAYING, self.message if self._failures else "")
+
+    def _open_files(self, on_version: OnVersion) -> None:
+        self._folder.prepare()
+        self._engine = Engine.open(
+            self.collection, self._folder, self._around.settings, on_version, self._around.observe
+        )
 
     async def _replay_and_serve(self) -> Way:
         """Runs until the replay ends with a way on, or it or the index fails."""
-        replay = self._replay()
+        replay = Replay(_WriterThread(self.engine, self._writer), self.ref, self._membership, self._around)
         replaying = asyncio.create_task(replay.run())
         serving = asyncio.create_task(self._serve_when_ready(replay))
         trimming = asyncio.create_task(self._trim_regularly())
@@ -194,19 +209,6 @@ class Replica:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _replay(self) -> Replay:
-        reader = self._around.reader(self.ref.collection_uid, self.ref.shard)
-        return Replay(
-            _WriterThread(self.engine, self._writer),
-            reader,
-            self._around.positions,
-            self._membership,
-            self._around.peers,
-            self._around.watcher,
-            member=self._around.member,
-            replica=self.ref,
-        )
-
     async def _serve_when_ready(self, replay: Replay) -> None:
         """Serves once the log gives nothing more and the index has followed the database. Then waits for the index to
         fail, which raises."""
@@ -215,6 +217,7 @@ class Replica:
         target = engine.position.seq
         while not await engine.reached(target, RETRY_S, searchable=True):
             self._tell(f"indexing: at {engine.searchable_seq} of {target}")
+        self._failures = 0
         self._enter(ReplicaPhase.SERVING, "")
         self.settled.set()
         await engine.reached(NEVER, FOREVER_S, searchable=True)
@@ -225,15 +228,14 @@ class Replica:
             try:
                 holds = await self._around.positions.all(self.ref.collection_uid, self.ref.shard)
                 below = min(holds.values(), default=0)
-                await asyncio.get_running_loop().run_in_executor(self._writer, self.engine.trim, below)
+                # Not on the writer's thread: what is to be applied goes between its many small transactions.
+                await asyncio.to_thread(self.engine.trim, below)
             except KintsugiError as error:
                 _log.warning(LogEvent.TRIM_POSTPONED, **self._names(), error=str(error))
 
     async def _copy_from_peer(self, *, diverged: bool) -> None:
-        shard = self._shard()
-        peers = [member for member in (shard.in_sync if shard else ()) if member != self._around.member]
         self._enter(ReplicaPhase.BOOTSTRAPPING, "")
-        peer = await first_serving_peer(self._around.peers, peers, self.ref)
+        peer = await first_serving_peer(self._around.peers, self._in_sync_peers(), self.ref)
         if diverged and self._engine is not None:
             await self._copying.save_divergent_tail(peer, self._engine.storage, self._folders.diverged)
         await self._copying.fetch(peer, self._folder.incoming)
@@ -241,32 +243,36 @@ class Replica:
         await self._close()
 
     async def _set_aside_corrupt(self) -> None:
-        """Puts an unreadable database out of the way and copies from a peer, if there is one in sync."""
-        await self._close()
-        try:
-            shard = self._shard()
-            if shard is None or not set(shard.in_sync) - {self._around.member}:
-                return  # the only copy there is: people decide
-            if self._folder.database.exists():
-                await asyncio.to_thread(self._folders.set_aside, self._folder.database, "corrupt")
-            await self._copy_from_peer(diverged=False)
-        except KintsugiError as error:
-            await self._fail(error)
+        """Puts a copy from a peer into the place of an unreadable database, which is kept for people."""
+        await self._copy_from_peer(diverged=False)
+        if self._folder.database.exists():
+            await asyncio.to_thread(self._folders.set_aside, self._folder.database, "corrupt")
 
-    async def _fail(self, fault: Exception) -> None:
-        self._enter(ReplicaPhase.FAILED, str(fault))
+    async def _fail(self, fault: Exception, *, close: bool) -> None:
+        """Says so, leaves the in-sync set where that is allowed, and pauses."""
+        self._enter(ReplicaPhase.FAILED, str(fault) or type(fault).__name__)
         self.settled.set()
-        with suppress(KintsugiError):  # the registry may be down as well; housekeeping sees to it later
+        try:
             await self._membership.diverged()
-        if self._engine is not None and self._engine.failure is not None:
-            await self._close()
-        await asyncio.sleep(RETRY_S)
+        except KintsugiError as error:  # the registry may be down as well; housekeeping sees to it later
+            _log.warning(LogEvent.REPLICA_FAILED, **self._names(), error=str(error))
+        if close:
+            try:
+                await self._close()
+            except Exception:  # noqa: BLE001 -- what failed may fail to close, too; it is opened anew
+                _log.exception(LogEvent.REPLICA_FAILED, **self._names())
+        pause_s = min(RETRY_S * 2.0**self._failures, LONGEST_RETRY_S)
+        self._failures += 1
+        await asyncio.sleep(pause_s)
 
     async def _close(self) -> None:
+        """Behind whatever is being opened or applied."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._close_files)
+
+    def _close_files(self) -> None:
         engine, self._engine = self._engine, None
         if engine is not None:
-            # On the writer's thread: behind whatever is being applied.
-            await asyncio.get_running_loop().run_in_executor(self._writer, engine.close)
+            engine.close()
 
     def _enter(self, phase: ReplicaPhase, message: str) -> None:
         if (phase, message) != (self.phase, self.message):
@@ -279,6 +285,10 @@ class Replica:
     def _tell_copying(self, message: str) -> None:
         if self.phase is ReplicaPhase.BOOTSTRAPPING:
             self.message = message
+
+    def _in_sync_peers(self) -> list[str]:
+        shard = self._shard()
+        return [member for member in (shard.in_sync if shard else ()) if member != self._around.member]
 
     def _shard(self) -> Shard | None:
         view = self._around.watcher.view

@@ -19,6 +19,7 @@ from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.rpc.server import remaining_s
 from shard import reading
 from shard.engine import Engine
+from shard.folders import SNAPSHOT_PREFIX
 from shard.host import Host
 from shard.peers import from_wire, to_wire
 from shard.registry_file import serialise
@@ -103,6 +104,7 @@ class ShardService(ShardServicer):
             registry_incarnation=view.snapshot.incarnation if view else 0,
             registry_revision=view.snapshot.revision if view else 0,
             tail_first_seq=engine.storage.tail_first_seq,
+            fenced_epoch=engine.storage.fenced_epoch,
         )
 
     async def ReadTail(
@@ -121,7 +123,7 @@ class ShardService(ShardServicer):
         self, request: shard_pb2.SnapshotRequest, context: Context
     ) -> AsyncIterator[shard_pb2.SnapshotChunk]:
         engine = self._host.replica(request.replica).answering()
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="snapshot-", dir=engine.folder.path))
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=SNAPSHOT_PREFIX, dir=engine.folder.path))
         try:
             await asyncio.to_thread(engine.storage.copy_to, folder)
             async for chunk in _chunks(folder / "data.mdb"):

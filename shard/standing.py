@@ -8,29 +8,39 @@ from enum import Enum, auto
 from kintsugi.log.faults import LogBehind, LogFault, LogForked, LogGap, LogMissing, LogMoved, LogRestoring
 
 
+class PeerHoldsMore(LogFault):
+    """An in-sync peer holds what the log does not."""
+
+
 class Standing(Enum):
-    # The log is of another epoch or incarnation than the registry says, or is being rebuilt: look again later.
+    # The log is of a later epoch or incarnation than the registry we know says: look again later.
     UNSETTLED = auto()
-    # The log ends before what the replica or an in-sync peer holds, or is gone: it must be rebuilt.
+    # The log is gone, went back to an earlier epoch or into a restoration that was over, or lacks what an in-sync peer
+    # holds: whoever finds it, it must be rebuilt.
     LOG_LOST = auto()
-    # The log holds another history than the replica or an in-sync peer.
-    FORKED = auto()
+    # The log ends before what the replica holds, or holds another history.
+    DIFFERENT = auto()
     # The log was trimmed beyond the replica: it needs a copy from a peer.
     BEHIND = auto()
 
 
 _STANDINGS: dict[type[LogFault], Standing] = {
-    LogMoved: Standing.UNSETTLED,
-    LogRestoring: Standing.UNSETTLED,
     LogMissing: Standing.LOG_LOST,
-    LogBehind: Standing.LOG_LOST,
-    LogForked: Standing.FORKED,
+    PeerHoldsMore: Standing.LOG_LOST,
+    # It was compared because the registry called it open under this very epoch, which recovery does only at its end.
+    LogRestoring: Standing.LOG_LOST,
+    LogBehind: Standing.DIFFERENT,
+    LogForked: Standing.DIFFERENT,
     LogGap: Standing.BEHIND,
 }
 
 
-def standing_of(fault: LogFault) -> Standing:
-    return _STANDINGS[type(fault)]
+def standing_of(fault: LogFault, *, incarnation: int, epoch: int) -> Standing | None:
+    """`incarnation` and `epoch` are those that the registry says are open. None when the fault is none of the log."""
+    if isinstance(fault, LogMoved):
+        found = (incarnation if fault.incarnation is None else fault.incarnation, fault.epoch)
+        return Standing.LOG_LOST if found < (incarnation, epoch) else Standing.UNSETTLED
+    return _STANDINGS.get(type(fault))
 
 
 class Way(Enum):
@@ -48,11 +58,12 @@ class Way(Enum):
 
 def way_on(standing: Standing, *, in_sync: bool, has_in_sync_peers: bool) -> Way:
     """An in-sync replica speaks for the shard: what it holds must not get lost, so the log is rebuilt. Another one
-    gives way to the log. The last in-sync one has nobody to copy from."""
+    gives way to the log, or its stale tail would have the log rebuilt for ever. The last in-sync one has nobody to
+    copy from."""
     if standing is Standing.UNSETTLED:
         return Way.WAIT
+    if standing is Standing.LOG_LOST:
+        return Way.RECOVER
     if standing is Standing.BEHIND:
         return Way.COPY if has_in_sync_peers or not in_sync else Way.RECOVER
-    if in_sync or standing is Standing.LOG_LOST:
-        return Way.RECOVER
-    return Way.SAVE_AND_COPY
+    return Way.RECOVER if in_sync else Way.SAVE_AND_COPY

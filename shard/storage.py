@@ -51,7 +51,7 @@ class StorageEvent:
     synced: bool
 
 
-def _ignore(event: StorageEvent) -> None:
+def ignore(event: StorageEvent) -> None:
     """The observer of those who do not observe."""
 
 
@@ -66,7 +66,7 @@ class Storage:
         self._max_bytes = max_bytes
         self._dimensions: dict[int, int] = {}
         self._vector_bytes: dict[int, int] = {}
-        self._observe: Callable[[StorageEvent], None] = _ignore
+        self._observe: Callable[[StorageEvent], None] = ignore
         self._write_lock = threading.Lock()
         self._readers = threading.Condition()
         self._reading = 0
@@ -84,7 +84,7 @@ class Storage:
         map_size: int,
         max_bytes: int,
         sync: bool = True,
-        observe: Callable[[StorageEvent], None] = _ignore,
+        observe: Callable[[StorageEvent], None] = ignore,
     ) -> "Storage":
         """Opens or creates the database in the folder `path`. `models` maps model numbers to dimensions; `max_bytes`
         bounds the pages in use. `sync=False` is for tests that must notice it."""

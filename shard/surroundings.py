@@ -1,5 +1,6 @@
 """What every replica of a shard server shares: who it is, the registry, the logs, its peers, its settings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kintsugi.keys import Keys
@@ -11,6 +12,7 @@ from kintsugi.registry.watch import RegistryWatcher
 from shard.index_reports import IndexReports
 from shard.peers import Peers
 from shard.settings import ShardSettings
+from shard.storage import StorageEvent, ignore
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Surroundings:
     positions: LogPositions
     peers: Peers
     index_reports: IndexReports
+    # Called after each commit of a replica's database, before anybody hears of it.
+    observe: Callable[[StorageEvent], None] = ignore
 
     def reader(self, collection_uid: str, shard: int) -> LogReader:
         return LogReader(self.redis, self.keys, collection_uid, shard)

@@ -1,7 +1,8 @@
 """How far a replica may be trusted: the states' transitions, and what they do to a shard's record. Pure.
 
-Guarantees that no transition takes the last in-sync replica out of a shard: it may hold the only copy of acknowledged
-writes, and who accepts their loss says so by giving the replica up (`kintsugi recover --accept-loss`).
+Guarantees that no transition takes the last in-sync replica out of a shard, nor any in-sync one while the shard's log is
+being recovered: it may hold the only copy of acknowledged writes, and who accepts their loss says so by giving the
+replica up (`kintsugi recover --accept-loss`).
 """
 
 from enum import StrEnum
@@ -9,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from kintsugi.errors import NotFound
-from kintsugi.registry.records import ReplicaState, Shard
+from kintsugi.registry.records import LogState, ReplicaState, Shard
 from kintsugi.registry.transitions import step
 
 
@@ -56,6 +57,12 @@ def is_last_in_sync(shard: Shard, member: str) -> bool:
     return shard.in_sync == (member,)
 
 
+def must_stay(shard: Shard, member: str) -> bool:
+    """Whether the member's replica is in sync and may not leave now: it is the last one, or recovery has to hear it."""
+    recovering = shard.log_state is LogState.RECOVERING
+    return member in shard.in_sync and (recovering or is_last_in_sync(shard, member))
+
+
 def awaited(shard: Shard) -> tuple[str, ...]:
     """The members whose replicas recovery must hear before it rebuilds the log."""
     return tuple(member for member in shard.in_sync if member not in shard.given_up)
@@ -63,15 +70,15 @@ def awaited(shard: Shard) -> tuple[str, ...]:
 
 def lease_lost(shard: Shard, member: str) -> Shard | None:
     """The shard without the member's replica in sync. None when there is nothing to do: the replica is out of sync
-    already, or it is the last one in sync."""
-    if _state(shard, member) is ReplicaState.OUT_OF_SYNC or is_last_in_sync(shard, member):
+    already, or it must stay."""
+    if _state(shard, member) is ReplicaState.OUT_OF_SYNC or must_stay(shard, member):
         return None
     return _moved(shard, member, ReplicaEvent.LEASE_LOST)
 
 
 def diverged(shard: Shard, member: str) -> Shard | None:
-    """The shard with the member's replica out of sync. None when it is already, or is the last one in sync."""
-    if _state(shard, member) is ReplicaState.OUT_OF_SYNC or is_last_in_sync(shard, member):
+    """The shard with the member's replica out of sync. None when it is already, or must stay."""
+    if _state(shard, member) is ReplicaState.OUT_OF_SYNC or must_stay(shard, member):
         return None
     return _moved(shard, member, ReplicaEvent.DIVERGED)
 

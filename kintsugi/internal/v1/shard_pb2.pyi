@@ -547,6 +547,7 @@ class GetPositionResponse(_message.Message):
     REGISTRY_INCARNATION_FIELD_NUMBER: _builtins.int
     REGISTRY_REVISION_FIELD_NUMBER: _builtins.int
     TAIL_FIRST_SEQ_FIELD_NUMBER: _builtins.int
+    FENCED_EPOCH_FIELD_NUMBER: _builtins.int
     searchable_seq: _builtins.int
     """The sequence number the serving index has reached."""
     digest: _builtins.bytes
@@ -557,6 +558,8 @@ class GetPositionResponse(_message.Message):
     """See registry_incarnation."""
     tail_first_seq: _builtins.int
     """The first sequence number that ReadTail can stream; 0 when it has none."""
+    fenced_epoch: _builtins.int
+    """The replica applies no record of a lower epoch: at least the fence_epoch of this request."""
     @_builtins.property
     def durable(self) -> Global___Position:
         """What is synced to disk."""
@@ -570,10 +573,11 @@ class GetPositionResponse(_message.Message):
         registry_incarnation: _builtins.int = ...,
         registry_revision: _builtins.int = ...,
         tail_first_seq: _builtins.int = ...,
+        fenced_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["durable", b"durable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "durable", b"durable", "registry_incarnation", b"registry_incarnation", "registry_revision", b"registry_revision", "searchable_seq", b"searchable_seq", "tail_first_seq", b"tail_first_seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "durable", b"durable", "fenced_epoch", b"fenced_epoch", "registry_incarnation", b"registry_incarnation", "registry_revision", b"registry_revision", "searchable_seq", b"searchable_seq", "tail_first_seq", b"tail_first_seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

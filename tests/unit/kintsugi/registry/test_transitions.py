@@ -1,5 +1,6 @@
 """The state tables of replicas and index versions."""
 
+import msgspec
 import pytest
 
 from kintsugi.errors import NotFound
@@ -78,6 +79,14 @@ def test_the_last_in_sync_replica_never_leaves(lose):
     assert lose(left, "a") is None
     assert lose(shard(a=IN_SYNC, b=JOINING), "a") is None
     assert lose(shard(a=IN_SYNC, b=JOINING), "b").replicas["b"] is OUT_OF_SYNC
+
+
+@pytest.mark.parametrize("lose", [replicas.lease_lost, replicas.diverged])
+def test_no_in_sync_replica_leaves_while_its_log_is_recovered(lose):
+    """Recovery has to hear every replica that may hold the only copy of a write; one that only joins may leave."""
+    recovering = msgspec.structs.replace(shard(a=IN_SYNC, b=IN_SYNC, c=JOINING), log_state=LogState.RECOVERING)
+    assert lose(recovering, "a") is None
+    assert lose(recovering, "c").replicas == {"a": IN_SYNC, "b": IN_SYNC, "c": OUT_OF_SYNC}
 
 
 def test_a_replica_rejoins_by_catching_up():
