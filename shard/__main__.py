@@ -96,10 +96,11 @@ def assemble(settings: ShardSettings, observe: Callable[[StorageEvent], None] = 
 async def serve(settings: ShardSettings, stop: asyncio.Event) -> None:
     settings.data.mkdir(parents=True, exist_ok=True)
     with claim(settings.data):
-        await _serve(assemble(settings), stop)
+        await run(assemble(settings), stop)
 
 
-async def _serve(parts: Parts, stop: asyncio.Event) -> None:
+async def run(parts: Parts, stop: asyncio.Event) -> None:
+    """The life of a wired server, until `stop` is set."""
     with suppress(Unavailable):  # searches go on without Redis; it is judged by the watcher once it is back
         await check_server(parts.redis)
     async with parts.server:

@@ -80,8 +80,9 @@ def plan_rebuild(held: Sequence[Held], leader_digests: dict[int, bytes]) -> Rebu
     """
     leader = furthest(held)
     followers = [leader]
+    first_given = leader.tail_first_seq or leader.position.seq + 1
     for other in held:
-        reachable = other.position.seq == leader.position.seq or other.position.seq + 1 >= max(leader.tail_first_seq, 1)
+        reachable = other.position.seq + 1 >= first_given
         same_history = other.position.seq == 0 or leader_digests.get(other.position.seq) == other.position.digest
         if other is not leader and reachable and same_history:
             followers.append(other)

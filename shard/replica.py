@@ -17,7 +17,7 @@ from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.faults import LogFault
 from kintsugi.log.read import LogEntry
 from kintsugi.position import Position
-from kintsugi.registry.records import Collection, Shard
+from kintsugi.registry.records import Collection, LogState, Shard
 from kintsugi.telemetry import LogEvent, logger
 from shard.bootstrap import Bootstrap, first_serving_peer
 from shard.engine import Engine
@@ -223,13 +223,19 @@ class Replica:
         await engine.reached(NEVER, FOREVER_S, searchable=True)
 
     async def _trim_regularly(self) -> None:
+        """While the log is open and we speak for it: otherwise our tail may be all that is left of something."""
         while True:
             await asyncio.sleep(TRIM_EVERY_S)
+            shard = self._shard()
+            if shard is None or shard.log_state is not LogState.OPEN or self._around.member not in shard.in_sync:
+                continue
             try:
                 holds = await self._around.positions.all(self.ref.collection_uid, self.ref.shard)
                 below = min(holds.values(), default=0)
                 # Not on the writer's thread: what is to be applied goes between its many small transactions.
                 await asyncio.to_thread(self.engine.trim, below)
+            except StorageCorrupt:
+                raise
             except KintsugiError as error:
                 _log.warning(LogEvent.TRIM_POSTPONED, **self._names(), error=str(error))
 
