@@ -40,8 +40,8 @@ def ways_table() -> str:
     columns = (
         "in sync, with in-sync peers",
         "in sync, the only one",
-        "out of sync, with in-sync peers",
-        "out of sync, alone",
+        "not in sync, with in-sync peers",
+        "not in sync, alone",
     )
     lines = ["| standing | " + " | ".join(columns) + " |", "|---|---|---|---|---|"]
     for standing in Standing:
