@@ -7,7 +7,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 from coordinator.deadline import Deadline
 from coordinator.operations import Write
@@ -89,18 +90,26 @@ class _Call:
             task.cancel()
 
     async def _validated(self, request: documents_pb2.BulkUpsertRequest, deadline: Deadline) -> Write:
-        try:
+        with _within(request.chunk):
             return await self._writes.validated_chunk(request.upsert, deadline)
-        except KintsugiError as error:
-            error.message = f"chunk {request.chunk}: {error.message}"
-            error.args = (error.message,)
-            if error.field:
-                error.field = f"upsert.{error.field}"
-            raise
 
     async def _answer(self, chunk: int, write: Write, deadline: Deadline) -> documents_pb2.BulkUpsertResponse:
-        response = await self._writes.write_chunk(write, deadline)
+        with _within(chunk):
+            response = await self._writes.write_chunk(write, deadline)
         return documents_pb2.BulkUpsertResponse(chunk=chunk, response=response)
+
+
+@contextmanager
+def _within(chunk: int) -> Iterator[None]:
+    """Errors of an upsert become errors of its chunk."""
+    try:
+        yield
+    except KintsugiError as error:
+        error.message = f"chunk {chunk}: {error.message}"
+        error.args = (error.message,)
+        if error.field:
+            error.field = f"upsert.{error.field}"
+        raise
 
 
 def _check_sequence(

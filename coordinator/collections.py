@@ -96,7 +96,7 @@ class Collections:
 
     async def get(self, name: str, deadline: Deadline) -> Collection:
         collection_spec.check_name(name, "name")
-        return (await self._views.collection(name, deadline))[1]
+        return (await self._views.collection(name, deadline, "name"))[1]
 
     async def list_all(self) -> list[Collection]:
         if self._registry.health is RegistryHealth.OK:

@@ -85,15 +85,6 @@ def delete(request: documents_pb2.DeleteRequest, collection: Collection) -> Writ
     return Write(collection, options, len(request.ids), operations, {})
 
 
-def collection_name(name: str, field: str = "collection") -> str:
-    """A name in a request that looks a collection up: only obviously malformed ones are told from unknown ones."""
-    if not 1 <= len(name) <= limits.MAX_NAME_CHARACTERS:
-        raise InvalidArgument(
-            field, f"has {len(name)} characters", f"must have 1 to {limits.MAX_NAME_CHARACTERS} characters"
-        )
-    return name
-
-
 def write_options(acknowledgement: int, durable_replicas: int, request_id: str) -> Options:
     if acknowledgement not in _LEVELS:
         raise InvalidArgument("acknowledgement", f"is {acknowledgement}", "must be LOGGED, DURABLE or SEARCHABLE")

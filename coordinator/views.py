@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from coordinator.deadline import Clock, Deadline
-from kintsugi.errors import NotFound, Unavailable
+from kintsugi import limits
+from kintsugi.errors import InvalidArgument, NotFound, Unavailable
 from kintsugi.registry.records import Collection, View
 
 # The most that a read waits for Redis, and how long it then believes what it has.
@@ -63,14 +64,19 @@ class Views:
             self._believed_until = self._clock() + (_PAUSE_AFTER_TIMEOUT_S if unfinished else _REFRESH_PAUSE_S)
         return self.current()
 
-    async def collection(self, name: str, deadline: Deadline) -> tuple[View, Collection]:
-        """The collection of this name, which another coordinator may have created a moment ago."""
+    async def collection(self, name: str, deadline: Deadline, field: str = "collection") -> tuple[View, Collection]:
+        """The collection that a field of a request names, which another coordinator may have created a moment ago.
+        Only obviously malformed names are told from unknown ones."""
+        if not 1 <= len(name) <= limits.MAX_NAME_CHARACTERS:
+            raise InvalidArgument(
+                field, f"has {len(name)} characters", f"must have 1 to {limits.MAX_NAME_CHARACTERS} characters"
+            )
         view = self.current()
         if name not in view.collections_by_name:
             view = await self.refreshed(deadline)
         found = view.collections_by_name.get(name)
         if found is None:
-            raise NotFound(f"there is no collection {name}", field="collection", reason="COLLECTION_NOT_FOUND")
+            raise NotFound(f"there is no collection {name}", field=field, reason="COLLECTION_NOT_FOUND")
         return view, found
 
     def note_documents(self, uid: str, shard: int, documents: int) -> None:

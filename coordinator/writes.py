@@ -78,7 +78,7 @@ class Writes:
     async def _validated(
         self, check: Callable[[Request, Collection], Write], request: Request, deadline: Deadline
     ) -> Write:
-        _, collection = await self._views.collection(validate.collection_name(request.collection), deadline)
+        _, collection = await self._views.collection(request.collection, deadline)
         if request.ByteSize() <= _INLINE_BYTES:
             return check(request, collection)
         return await asyncio.get_running_loop().run_in_executor(self._validator, check, request, collection)

@@ -59,6 +59,8 @@ async def test_get_checks_its_fields(world, context):
         (get_request(range(1001)), "ids"),
         (documents_pb2.GetRequest(collection="docs", ids=[types_pb2.DocumentId()]), "ids[0]"),
         (get_request([1], at_least=b"x"), "at_least"),
+        (documents_pb2.GetRequest(collection="", ids=[columns.pack_id(1)]), "collection"),
+        (documents_pb2.GetRequest(collection="x" * 65, ids=[columns.pack_id(1)]), "collection"),
     ]:
         with pytest.raises(InvalidArgument) as caught:
             await reads.get(request, context())

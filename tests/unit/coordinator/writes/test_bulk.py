@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from coordinator.bulk import Bulk
-from kintsugi.errors import InvalidArgument, Unavailable
+from kintsugi.errors import FailedPrecondition, InvalidArgument, Unavailable
 from kintsugi.v1 import documents_pb2
 
 
@@ -98,6 +98,18 @@ async def test_error_of_a_chunk_ends_the_call_after_the_answers_before_it(writes
     with pytest.raises(InvalidArgument, match="chunk 1") as caught:
         await anext(answers)
     assert caught.value.field == "upsert.vectors[0].block.dimension"
+
+
+async def test_what_a_write_raises_names_its_chunk_too(writes, deadline):
+    """Validation and writing refuse a call alike: with the chunk and the path of the field."""
+
+    async def refuse(_write, _deadline):
+        raise FailedPrecondition("durable_replicas is 2", field="durable_replicas")
+
+    writes.write_chunk = refuse
+    with pytest.raises(FailedPrecondition, match="^chunk 0: durable_replicas is 2$") as caught:
+        await anext(run(writes, [chunk(0)], deadline))
+    assert caught.value.field == "upsert.durable_replicas"
 
 
 @pytest.mark.parametrize(
