@@ -1,0 +1,296 @@
+"""Bad input on every field of every public rpc: the promised status names the field, the value and the bound.
+
+Raw gRPC with the generated messages, so that nothing is checked or repaired on the way. After each refusal the cluster
+is exactly as before.
+"""
+
+import re
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from harness.bad_input.case import INVALID, Bad, World, put
+from harness.bad_input.good import GOOD, OTHER, request_for, spec, upsert
+from harness.bad_input.table import CANNOT_BE_BAD, all_rows
+
+from kintsugi import limits
+from kintsugi.local.cluster import LocalCluster
+from kintsugi.v1 import (
+    cluster_pb2,
+    cluster_pb2_grpc,
+    collections_pb2,
+    collections_pb2_grpc,
+    documents_pb2,
+    documents_pb2_grpc,
+    search_pb2,
+    search_pb2_grpc,
+    types_pb2,
+)
+
+pytestmark = pytest.mark.cluster
+
+SERVICES = {
+    "Collections": (collections_pb2, collections_pb2_grpc.CollectionsStub),
+    "Documents": (documents_pb2, documents_pb2_grpc.DocumentsStub),
+    "Search": (search_pb2, search_pb2_grpc.SearchStub),
+    "Cluster": (cluster_pb2, cluster_pb2_grpc.ClusterStub),
+}
+METHODS = {
+    f"{service}.{method.name}": method
+    for service, (module, _) in SERVICES.items()
+    for method in module.DESCRIPTOR.services_by_name[service].methods
+}
+ROWS = all_rows()
+TIMEOUT_S = 30
+REFUSED = documents_pb2.WRITE_OUTCOME_REFUSED
+APPLIED = documents_pb2.WRITE_OUTCOME_APPLIED
+SECRETS = re.compile(r"Traceback|File \"|\.py\b|0x[0-9a-f]{6}")
+MARK = "MARKMARK"
+
+
+class Wire:
+    """The public surface of one coordinator, and what it holds."""
+
+    def __init__(self, address: str) -> None:
+        unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        self._channel = grpc.insecure_channel(address, options=unlimited)
+        self._stubs = {name: stub(self._channel) for name, (_, stub) in SERVICES.items()}
+
+    def call(self, rpc: str, request: Message) -> Message:
+        service, method = rpc.split(".")
+        send = getattr(self._stubs[service], method)
+        if METHODS[rpc].client_streaming:
+            (answer,) = send(iter([request]), timeout=TIMEOUT_S)
+            return answer
+        return send(request, timeout=TIMEOUT_S)
+
+    def send_bytes(self, rpc: str, data: bytes) -> None:
+        """Sends what need not be a message."""
+        service, method = rpc.split(".")
+        path = f"/kintsugi.v1.{service}/{method}"
+        if METHODS[rpc].client_streaming:
+            list(self._channel.stream_stream(path)(iter([data]), timeout=TIMEOUT_S))
+        else:
+            self._channel.unary_unary(path)(data, timeout=TIMEOUT_S)
+
+    def contents(self) -> tuple[bytes, bytes, int]:
+        """Everything that a half-written request would change."""
+        fields = types_pb2.DocumentFields(attributes=True, text=True, vectors=True)
+        page = self.call("Documents.Scroll", documents_pb2.ScrollRequest(collection=GOOD, limit=1000, fields=fields))
+        listed = self.call("Collections.List", collections_pb2.ListCollectionsRequest())
+        count = self.call("Documents.Count", documents_pb2.CountRequest(collection=GOOD))
+        return page.SerializeToString(deterministic=True), listed.SerializeToString(deterministic=True), count.count
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(shared_cluster) -> LocalCluster:
+    return shared_cluster(servers=2)
+
+
+@pytest.fixture(scope="module")
+def wire(cluster: LocalCluster) -> Iterator[Wire]:
+    wire = Wire(cluster.address)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture(scope="module")
+def world(wire: Wire) -> World:
+    """Two collections with a few documents."""
+    written = {}
+    for name in (GOOD, OTHER):
+        wire.call("Collections.Create", collections_pb2.CreateCollectionRequest(spec=spec(name)))
+        request = upsert(first=0, count=8, collection=name)
+        request.request_id = "used"
+        written[name] = wire.call("Documents.Upsert", request)
+    page = wire.call("Documents.Scroll", documents_pb2.ScrollRequest(collection=OTHER, limit=2))
+    return World(written[GOOD].token, written[OTHER].token, page.next_page_token, "used")
+
+
+def refusal(send, *arguments) -> tuple[grpc.StatusCode, str, str]:
+    """The status code, the message and the field path in the details of a call that must fail."""
+    with pytest.raises(grpc.RpcError) as caught:
+        send(*arguments)
+    error = caught.value
+    status = rpc_status.from_call(error)
+    field = ""
+    for detail in status.details if status is not None else ():
+        violations = error_details_pb2.BadRequest()
+        if detail.Unpack(violations):
+            (violation,) = violations.field_violations
+            field = violation.field
+            assert violation.description == error.details()
+    assert not SECRETS.search(str(error.details()))
+    return error.code(), str(error.details()), field
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_each_bad_field_is_refused_by_name_value_and_bound(wire: Wire, world: World, row: Bad):
+    """The promised status with the path of the field in its details; a bulk call refuses a bad item alone."""
+    request = request_for(row.rpc)
+    row.spoil(request, world)
+    before = wire.contents()
+    if row.rpc == "Documents.BulkUpsert" and row.alone:
+        results = wire.call(row.rpc, request).response.results
+        refused = [result for result in results if result.outcome == REFUSED]
+        assert refused
+        assert all(result.outcome == APPLIED for result in results if result not in refused)
+        message = refused[-1].message
+        assert not SECRETS.search(message)
+        undo(wire, results, request)
+    else:
+        code, message, field = refusal(wire.call, row.rpc, request)
+        assert (code, field) == (row.code, row.violation), message
+    assert wire.contents() == before
+    for part in row.says:
+        assert part in message
+
+
+def undo(wire: Wire, results, request: documents_pb2.BulkUpsertRequest) -> None:
+    """Deletes what a bulk call wrote beside its bad items."""
+    written = [
+        document.id
+        for document, result in zip(request.upsert.documents, results, strict=True)
+        if result.outcome == APPLIED
+    ]
+    if written:
+        wire.call("Documents.Delete", documents_pb2.DeleteRequest(collection=GOOD, ids=written))
+
+
+@pytest.mark.parametrize("name", ["collection", "acknowledgement", "durable_replicas"])
+def test_a_bulk_call_is_refused_when_a_later_chunk_differs(wire: Wire, world: World, name: str):
+    """Collection, acknowledgement and durable_replicas must be those of the first chunk."""
+    other = {"collection": OTHER, "acknowledgement": types_pb2.ACKNOWLEDGEMENT_SEARCHABLE, "durable_replicas": 1}
+    first = documents_pb2.BulkUpsertRequest(chunk=0, upsert=upsert(first=0, count=2))
+    second = documents_pb2.BulkUpsertRequest(chunk=1, upsert=upsert())
+    setattr(second.upsert, name, other[name])
+    count = wire.contents()[2]
+    call = wire._stubs["Documents"].BulkUpsert(iter([first, second]), timeout=TIMEOUT_S)
+    code, message, field = refusal(list, call)
+    assert (code, field) == (INVALID, f"upsert.{name}")
+    assert "chunk 1" in message
+    assert wire.contents()[2] == count
+
+
+# --- What is no message -----------------------------------------------------------------------------------------------
+
+
+def fields_of(message: type | object, prefix: str = "") -> Iterator[tuple[str, FieldDescriptor]]:
+    """The path and descriptor of every field of a message type, nested ones included."""
+    for field in message.fields:
+        yield prefix + field.name, field
+        if field.message_type is not None:
+            yield from fields_of(field.message_type, f"{prefix}{field.name}.")
+
+
+def request_fields() -> list[tuple[str, str, FieldDescriptor]]:
+    return [(rpc, path, field) for rpc, method in METHODS.items() for path, field in fields_of(method.input_type)]
+
+
+STRINGS = [(rpc, path) for rpc, path, field in request_fields() if field.type == FieldDescriptor.TYPE_STRING]
+
+
+def indexed(message: Message, path: str) -> str:
+    """The path with [0] behind each repeated field, which gets an entry when it has none."""
+    steps = []
+    for name in path.split("."):
+        field = message.DESCRIPTOR.fields_by_name[name]
+        if not field.is_repeated:
+            steps.append(name)
+            message = getattr(message, name)
+            continue
+        entries = getattr(message, name)
+        if not entries:
+            entries.add()
+        steps.append(f"{name}[0]")
+        message = entries[0]
+    return ".".join(steps)
+
+
+@pytest.mark.parametrize(("rpc", "path"), STRINGS, ids=lambda value: value)
+def test_a_string_that_is_not_utf8_is_refused(wire: Wire, world: World, rpc: str, path: str):
+    """Every string field of every request: INVALID_ARGUMENT that says so."""
+    request = request_for(rpc)
+    put(request, indexed(request, path), MARK)
+    data = request.SerializeToString()
+    assert data.count(MARK.encode()) == 1
+    before = wire.contents()
+    code, message, field = refusal(wire.send_bytes, rpc, data.replace(MARK.encode(), b"MARK\xff\xfeRK"))
+    assert (code, field) == (INVALID, "request")
+    assert "UTF-8" in message
+    assert wire.contents() == before
+
+
+@pytest.mark.parametrize("rpc", METHODS)
+def test_bytes_that_are_no_message_are_refused(wire: Wire, world: World, rpc: str):
+    """Corrupt and cut-off messages: INVALID_ARGUMENT that names the message."""
+    for data in (b"\xff", b"\x0a\x7f", b"\x0b" * 1000, request_for(rpc).SerializeToString() + b"\x0a\x05a"):
+        code, message, field = refusal(wire.send_bytes, rpc, data)
+        assert (code, field) == (INVALID, "request")
+        assert METHODS[rpc].input_type.name in message
+
+
+@pytest.mark.parametrize("rpc", ["Documents.Upsert", "Documents.BulkUpsert", "Search.Search", "Cluster.GetStatus"])
+def test_a_message_over_the_bound_is_refused(wire: Wire, world: World, rpc: str):
+    """RESOURCE_EXHAUSTED that names both sizes."""
+    before = wire.contents()
+    size = limits.MAX_MESSAGE_BYTES + 1
+    code, message, _ = refusal(wire.send_bytes, rpc, bytes(size))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert str(size) in message
+    assert str(limits.MAX_MESSAGE_BYTES) in message
+    assert wire.contents() == before
+
+
+def test_the_largest_good_request_is_taken(wire: Wire, world: World):
+    """A batch just below the bound in bytes is written, and can be read and deleted."""
+    request = upsert(first=5000, count=64)
+    for document in request.documents:
+        document.text = "x" * 256 * 1024
+    request.documents[-1].ClearField("text")
+    assert limits.MAX_BATCH_BYTES * 0.98 < request.ByteSize() <= limits.MAX_BATCH_BYTES
+    answer = wire.call("Documents.Upsert", request)
+    assert {result.outcome for result in answer.results} == {APPLIED}
+    ids = [document.id for document in request.documents]
+    fields = types_pb2.DocumentFields(text=True)
+    found = wire.call("Documents.Get", documents_pb2.GetRequest(collection=GOOD, ids=ids, fields=fields))
+    assert [document.text for document in found.documents] == [document.text for document in request.documents]
+    wire.call("Documents.Delete", documents_pb2.DeleteRequest(collection=GOOD, ids=ids))
+
+
+# --- The table --------------------------------------------------------------------------------------------------------
+
+
+def test_every_field_of_every_public_request_has_a_row():
+    """A field is in the table, or it says why it cannot be bad; the table names no field that does not exist."""
+    fields = {f"{rpc} {path}" for rpc, path, _ in request_fields()}
+    tested = {f"{row.rpc} {row.about}" for row in ROWS}
+    assert fields - tested - CANNOT_BE_BAD.keys() == set()
+    assert tested - fields == set()
+    assert CANNOT_BE_BAD.keys() - fields == set()
+    assert CANNOT_BE_BAD.keys() & tested == set()
+
+
+def test_the_good_requests_are_good(wire: Wire, world: World):
+    """Each request of the table is taken when nothing is changed in it."""
+    for rpc in METHODS:
+        if rpc not in ("Collections.Delete", "Cluster.AcceptLoss"):
+            wire.call(rpc, request_for(rpc))
+    wire.call("Collections.Delete", collections_pb2.DeleteCollectionRequest(name="new"))
+
+
+def test_the_servers_took_no_harm(cluster: LocalCluster, wire: Wire, world: World):
+    """After all of the above every process runs, and none has logged a defect."""
+    cluster.wait_ready()
+    for name in cluster.names():
+        assert cluster.is_running(name)
+        log = cluster.log_path(name).read_text("utf-8", errors="replace")
+        assert "Traceback" not in log, log[max(0, log.index("Traceback") - 500) :][:3000]
+    assert wire.contents()[2] > 0

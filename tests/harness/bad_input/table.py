@@ -1,0 +1,402 @@
+"""The table. Rows that several rpcs share are made once per rpc; those of BulkUpsert follow from those of Upsert."""
+
+from dataclasses import replace
+
+from harness.bad_input.case import EXISTS, NOT_FOUND, PRECONDITION, Bad, bad
+from harness.bad_input.good import block, documents, floats, integer, model
+from kintsugi.v1 import documents_pb2, search_pb2, types_pb2
+
+NAN, INF = float("nan"), float("inf")
+MIB = 2**20
+MOST = 2**32 - 1
+LOGGED = types_pb2.ACKNOWLEDGEMENT_LOGGED
+IF_VERSION = documents_pb2.WRITE_CONDITION_IF_VERSION
+INSERT_ONLY = documents_pb2.WRITE_CONDITION_INSERT_ONLY
+_DEEP = "[" * 30_000 + "]" * 30_000
+
+
+# --- Rows that rpcs share ---------------------------------------------------------------------------------------------
+
+
+def collection_name(rpc: str, path: str) -> list[Bad]:
+    """A field that looks a collection up."""
+    return [
+        bad(rpc, path, "empty", "", path, "1 to 64"),
+        bad(rpc, path, "too long", "x" * 65, path, "65", "1 to 64"),
+        bad(rpc, path, "unknown", "nobody", path, "nobody", code=NOT_FOUND),
+    ]
+
+
+def strict_name(rpc: str, path: str) -> list[Bad]:
+    """A name whose characters are checked."""
+    return [
+        bad(rpc, path, "empty", "", path, "''", "1 to 64"),
+        bad(rpc, path, "too long", "x" * 65, path, "65", "1 to 64"),
+        bad(rpc, path, "upper case", "Good", path, "'Good'", "a-z"),
+        bad(rpc, path, "a path", "../x", path, "'../x'", "a-z"),
+        bad(rpc, path, "starts with a dash", "-x", path, "'-x'", "starting with"),
+        bad(rpc, path, "ends with a line feed", "x\n", path, r"'x\n'", "a-z"),
+        bad(rpc, path, "not ascii", "é", path, "'é'", "a-z"),
+    ]
+
+
+def token(rpc: str, path: str) -> list[Bad]:
+    return [
+        bad(rpc, path, "garbage", b"garbage", path, "not a token"),
+        bad(rpc, path, "one byte", b"\x01", path, "not a token"),
+        bad(rpc, path, "cut off", lambda world: world.token[:-1], path, "not a token"),
+        bad(rpc, path, "altered", lambda world: world.token[:-1] + b"\x00", path, "not a token"),
+        bad(rpc, path, "too long", b"x" * (64 * 1024 + 1), path, "65537", "65536"),
+        bad(rpc, path, "of another collection", lambda world: world.other_token, path, "is of collection", "good"),
+    ]
+
+
+def doc_id(rpc: str, path: str, twin: str = "") -> list[Bad]:
+    """`twin`: the path of an equal id when ids must differ."""
+    rows = [
+        bad(rpc, path, "not set", types_pb2.DocumentId(), path, "not set", "integer or a text", alone=True),
+        bad(rpc, f"{path}.text", "empty", "", path, "0 bytes", "1 to 512", alone=True),
+        bad(rpc, f"{path}.text", "too long", "x" * 513, path, "513", "1 to 512", alone=True),
+        bad(rpc, f"{path}.text", "too long in bytes", "é" * 257, path, "514", "1 to 512", alone=True),
+    ]
+    if twin:
+        rows += [
+            bad(
+                rpc, f"{path}.{kind}", "twice", value, path, f"{value!r} again", twin, also=((f"{twin}.{kind}", value),)
+            )
+            for kind, value in (("integer", 77), ("text", "x"))
+        ]
+        rows = [replace(row, alone=True) for row in rows]
+    return rows
+
+
+def batch_of_ids(rpc: str, path: str) -> list[Bad]:
+    return [
+        bad(rpc, path, "none", [], path, "0 entries", "1 to 1000"),
+        bad(rpc, path, "too many", [integer(n) for n in range(1001)], path, "1001", "1 to 1000"),
+    ]
+
+
+def write_options(rpc: str) -> list[Bad]:
+    return [
+        bad(rpc, "acknowledgement", "unknown", 9, "acknowledgement", "is 9", "LOGGED, DURABLE or SEARCHABLE"),
+        bad(rpc, "durable_replicas", "too many", 9, "durable_replicas", "is 9", "1 to 8"),
+        bad(rpc, "durable_replicas", "huge", MOST, "durable_replicas", str(MOST), "1 to 8"),
+        bad(rpc, "durable_replicas", "too few", 2, "durable_replicas", "is 2", "has 1 rep", code=PRECONDITION),
+        bad(rpc, "request_id", "too long", "x" * 65, "request_id", "65 bytes", "at most 64"),
+        bad(rpc, "request_id", "too long in bytes", "é" * 33, "request_id", "66 bytes", "at most 64"),
+        bad(rpc, "request_id", "used", lambda world: world.used_request_id, "request_id", "'used'", alone=True),
+    ]
+
+
+def vector_values(rpc: str, path: str, violation: str, rows: int = 1) -> list[Bad]:
+    """Values that no vector may have, in the last row of a block."""
+    before = floats(1, 2, 3, 4) * (rows - 1)
+    finite = "must be finite"
+    return [
+        bad(rpc, path, "nan", before + floats(1, NAN, 3, 4), violation, "nan at element 1", finite, alone=True),
+        bad(rpc, path, "inf", before + floats(INF, 2, 3, 4), violation, "inf at element 0", finite, alone=True),
+        bad(rpc, path, "-inf", before + floats(1, 2, 3, -INF), violation, "-inf at element 3", finite, alone=True),
+        bad(rpc, path, "inf and -inf", before + floats(INF, -INF, 3, 4), violation, "inf", finite, alone=True),
+        bad(rpc, path, "zero", before + floats(0, 0, 0, 0), violation, "zero vector", "under cosine", alone=True),
+    ]
+
+
+def vector_block(rpc: str, path: str, count: int) -> list[Bad]:
+    """The shape of a block that must hold `count` vectors of 4 elements."""
+    data, rows, size = f"{path}.data", f"{path}.count", f"{path}.dimension"
+    wanted = count * 16
+    return [
+        bad(rpc, path, "not set", None, rows, "is 0"),
+        bad(rpc, data, "empty", b"", data, "0 bytes", str(wanted)),
+        bad(rpc, data, "a byte short", bytes(wanted - 1), data, str(wanted - 1), str(wanted)),
+        bad(rpc, data, "a byte long", bytes(wanted + 1), data, str(wanted + 1), str(wanted)),
+        bad(rpc, rows, "zero", 0, rows, "is 0"),
+        bad(rpc, rows, "huge", MOST, rows, str(MOST)),
+        bad(rpc, size, "zero", 0, size, "is 0", "must be 4"),
+        bad(rpc, size, "another", 3, size, "is 3", "must be 4"),
+        bad(rpc, size, "huge", MOST, size, str(MOST), "must be 4"),
+        bad(rpc, f"{path}.element_type", "unknown", 9, f"{path}.element_type", "is 9", "f32 or f16"),
+        bad(
+            rpc,
+            f"{path}.element_type",
+            "twice as small",
+            types_pb2.ELEMENT_TYPE_F16,
+            data,
+            str(wanted),
+            str(wanted // 2),
+        ),
+    ]
+
+
+def search_options(rpc: str) -> list[Bad]:
+    k, over, least = "options.k", "options.oversampling", "options.min_coverage"
+    return [
+        bad(rpc, k, "too many", 1001, k, "1001", "1 to 1000"),
+        bad(rpc, k, "huge", MOST, k, str(MOST), "1 to 1000"),
+        *(bad(rpc, over, f"{value}", value, over, f"{value:g}", "1 to 100") for value in (0.5, 101.0, -1.0, NAN, INF)),
+        *(bad(rpc, least, f"{value}", value, least, f"{value:g}", "at most 1") for value in (-0.5, 1.5, NAN, -INF)),
+        *token(rpc, "options.at_least"),
+        bad(rpc, "options.fields.vectors", "true", True, "options.fields.vectors", "is true", "must be false"),
+    ]
+
+
+# --- The services -----------------------------------------------------------------------------------------------------
+
+
+def create() -> list[Bad]:
+    rpc, one = "Collections.Create", "spec.models[0]"
+    return [
+        bad(rpc, "spec", "not set", None, "spec.name", "''", "1 to 64"),
+        *strict_name(rpc, "spec.name"),
+        bad(rpc, "spec.name", "taken", "good", "spec.name", "'good'", code=EXISTS, also=(("spec.shards", 3),)),
+        bad(rpc, "spec.shards", "too many", 257, "spec.shards", "257", "1 to 256"),
+        bad(rpc, "spec.shards", "huge", MOST, "spec.shards", str(MOST), "1 to 256"),
+        bad(rpc, "spec.replicas", "too many", 9, "spec.replicas", "is 9", "1 to 8"),
+        bad(rpc, "spec.replicas", "more than servers", 3, "spec.replicas", "3", "2", code=PRECONDITION),
+        bad(rpc, "spec.metric", "not set", 0, "spec.metric", "is 0", "COSINE, DOT or L2"),
+        bad(rpc, "spec.metric", "unknown", 9, "spec.metric", "is 9", "COSINE, DOT or L2"),
+        bad(rpc, "spec.stored_element_type", "unknown", 9, "spec.stored_element_type", "is 9", "F32 or F16"),
+        bad(rpc, "spec.models", "none", [], "spec.models", "0 entries", "exactly one"),
+        bad(rpc, "spec.models", "two", [model("a"), model("b")], "spec.models", "2 entries", "exactly one"),
+        *strict_name(rpc, f"{one}.name"),
+        bad(rpc, f"{one}.dimension", "zero", 0, f"{one}.dimension", "is 0", "1 to 8192"),
+        bad(rpc, f"{one}.dimension", "too many", 8193, f"{one}.dimension", "8193", "1 to 8192"),
+        bad(rpc, f"{one}.metric", "another", types_pb2.METRIC_L2, f"{one}.metric", "is 3", "must be 1"),
+        bad(rpc, f"{one}.metric", "unknown", 9, f"{one}.metric", "is 9", "must be 1"),
+        bad(rpc, f"{one}.revision", "too long", "x" * 129, f"{one}.revision", "129", "at most 128"),
+        bad(rpc, f"{one}.query_prefix", "too long", "x" * 1025, f"{one}.query_prefix", "1025", "at most 1024"),
+        bad(rpc, f"{one}.document_prefix", "too long", "é" * 513, f"{one}.document_prefix", "1026", "at most 1024"),
+        bad(rpc, f"{one}.pooling", "too long", "x" * 65, f"{one}.pooling", "65", "at most 64"),
+    ]
+
+
+def named_collection(rpc: str) -> list[Bad]:
+    return [*strict_name(rpc, "name"), bad(rpc, "name", "unknown", "nobody", "name", "nobody", code=NOT_FOUND)]
+
+
+def attributes() -> list[Bad]:
+    rpc, path = "Documents.Upsert", "documents[1].attributes"
+    is_json, most = "must be a JSON object", "at most 65536"
+    broken = {
+        "not json": "{",
+        "empty": "",
+        "nan": '{"a": NaN}',
+        "infinite": '{"a": 1e999}',
+        "half a surrogate": '{"a": "\\ud800"}',
+        "a number too long to read back": f'{{"a": {"9" * 5000}}}',
+        "more behind it": "{} {}",
+    }
+    kinds = {"array": "[]", "string": '"x"', "number": "1", "boolean": "true", "null": "null"}
+    size = 64 * 1024
+    return [
+        *(bad(rpc, path, what, value, path, "not JSON", is_json, alone=True) for what, value in broken.items()),
+        *(
+            bad(rpc, path, f"a {kind}", value, path, f"JSON {kind}", is_json, alone=True)
+            for kind, value in kinds.items()
+        ),
+        bad(rpc, path, "too long", f'{{"a":"{"x" * size}"}}', path, str(size + 8), most, alone=True),
+        bad(rpc, path, "too deep", '{"a":' * 17 + "1" + "}" * 17, path, "deeper than 16", "at most 16", alone=True),
+        bad(rpc, path, "far too deep", f'{{"a":{_DEEP}}}', path, "deeper than 16", "at most 16", alone=True),
+        bad(rpc, path, "nothing to write", None, path, "not set", "no vector", alone=True, also=(("vectors", []),)),
+    ]
+
+
+def document_fields() -> list[Bad]:
+    rpc, at = "Documents.Upsert", "documents[1]"
+    logged = (("acknowledgement", LOGGED),)
+    inserted = ((f"{at}.condition", INSERT_ONLY),)
+    large = [documents_pb2.DocumentWrite(id=integer(n), text="x" * 250_000) for n in range(1000, 1068)]
+    for_large = (("vectors[0].block", block(68)),)
+    return [
+        bad(rpc, "documents", "none", [], "documents", "0 entries", "1 to 1000"),
+        bad(rpc, "documents", "too many", documents(1000, 1001), "documents", "1001", "1 to 1000"),
+        bad(rpc, "documents", "too large", large, "documents", "17", str(16 * MIB), also=for_large),
+        *doc_id(rpc, f"{at}.id", twin="documents[0].id"),
+        *attributes(),
+        bad(rpc, f"{at}.text", "too long", "x" * (256 * 1024 + 1), f"{at}.text", "262145", "at most 262144", alone=True),
+        bad(rpc, f"{at}.text", "without vector", "x", f"{at}.text", "without a vector", alone=True, also=(("vectors", []),)),
+        bad(rpc, f"{at}.condition", "unknown", 9, f"{at}.condition", "is 9", "INSERT_ONLY", alone=True),
+        bad(rpc, f"{at}.condition", "logged", INSERT_ONLY, "acknowledgement", "LOGGED", "DURABLE", alone=True, also=logged),
+        bad(rpc, f"{at}.expected_version", "alone", 3, f"{at}.expected_version", "is 3", "must be 0", alone=True),
+        bad(rpc, f"{at}.expected_version", "zero", 0, f"{at}.expected_version", "is 0", "at least 1", alone=True,
+            also=((f"{at}.condition", IF_VERSION),)),
+        bad(rpc, f"{at}.expected_version", "with another condition", 3, f"{at}.expected_version", "is 3", "must be 0",
+            alone=True, also=inserted),
+    ]  # fmt: skip
+
+
+def upsert() -> list[Bad]:
+    rpc, one = "Documents.Upsert", "vectors[0]"
+    two = [types_pb2.ModelVectors(model="m", block=block(2))] * 2
+    owners = f"{one}.documents"
+    return [
+        *collection_name(rpc, "collection"),
+        *document_fields(),
+        bad(rpc, "vectors", "a model twice", two, "vectors[1].model", "'m' again", "at most once"),
+        bad(rpc, f"{one}.model", "unknown", "nobody", f"{one}.model", "'nobody'", "m", code=PRECONDITION),
+        *vector_block(rpc, f"{one}.block", 2),
+        *vector_values(rpc, f"{one}.block.data", f"{one}.block[1]", rows=2),
+        bad(rpc, f"{one}.block.count", "fewer than documents", 1, f"{one}.block.count", "is 1", "must be 2",
+            also=((f"{one}.block.data", floats(1, 2, 3, 4)),)),
+        bad(rpc, owners, "too many", [0, 1, 1], owners, "3 entries", "must have 2"),
+        bad(rpc, owners, "too few", [0], owners, "1 entries", "must have 2"),
+        bad(rpc, owners, "no such document", [0, 2], f"{owners}[1]", "is 2", "below 2"),
+        bad(rpc, owners, "huge", [0, MOST], f"{owners}[1]", str(MOST), "below 2"),
+        bad(rpc, owners, "twice", [1, 1], f"{owners}[1]", "1 again", "once"),
+        bad(rpc, "acknowledgement", "logged attributes", LOGGED, "acknowledgement", "LOGGED", "DURABLE", alone=True,
+            also=(("vectors", []),)),
+        *write_options(rpc),
+    ]  # fmt: skip
+
+
+def bulk_upsert() -> list[Bad]:
+    """The rows of Upsert, one level deeper, and the number of the chunk."""
+    rpc = "Documents.BulkUpsert"
+    deeper = [
+        replace(
+            row,
+            rpc=rpc,
+            changes=tuple((f"upsert.{path}", value) for path, value in row.changes),
+            violation=f"upsert.{row.violation}",
+            about=f"upsert.{row.about}",
+        )
+        for row in upsert()
+    ]
+    return [
+        *deeper,
+        bad(rpc, "chunk", "not the first", 1, "chunk", "is 1", "must be 0"),
+        bad(rpc, "chunk", "huge", 2**64 - 1, "chunk", str(2**64 - 1), "must be 0"),
+        bad(rpc, "upsert", "not set", None, "upsert.collection", "0 characters", "1 to 64"),
+    ]
+
+
+def delete() -> list[Bad]:
+    rpc = "Documents.Delete"
+    logged = (("acknowledgement", LOGGED),)
+    versions = "expected_versions"
+    return [
+        *collection_name(rpc, "collection"),
+        *batch_of_ids(rpc, "ids"),
+        *doc_id(rpc, "ids[1]", twin="ids[0]"),
+        bad(rpc, versions, "too few", [1], versions, "1 entries", "2, one per id"),
+        bad(rpc, versions, "too many", [1, 2, 3], versions, "3 entries", "2, one per id"),
+        bad(rpc, versions, "logged", [1, 1], "acknowledgement", "LOGGED", "DURABLE", also=logged),
+        *write_options(rpc),
+    ]
+
+
+def reads() -> list[Bad]:
+    get, count, scroll = "Documents.Get", "Documents.Count", "Documents.Scroll"
+    page = "page_token"
+    return [
+        *collection_name(get, "collection"),
+        *batch_of_ids(get, "ids"),
+        *doc_id(get, "ids[1]"),
+        *token(get, "at_least"),
+        *collection_name(count, "collection"),
+        *token(count, "at_least"),
+        *collection_name(scroll, "collection"),
+        bad(scroll, page, "garbage", b"garbage", page, "not a page token"),
+        bad(scroll, page, "one byte", b"\x01", page, "not a page token"),
+        bad(scroll, page, "a write's token", lambda world: world.token, page, "not a page token"),
+        bad(scroll, page, "of another", lambda world: world.other_page_token, page, "another collection", "good"),
+        bad(scroll, page, "long", b"x" * MIB, page, "not a page token"),
+        bad(scroll, "limit", "too many", 1001, "limit", "1001", "1 to 1000"),
+        bad(scroll, "limit", "huge", MOST, "limit", str(MOST), "1 to 1000"),
+        *token(scroll, "at_least"),
+    ]
+
+
+def search() -> list[Bad]:
+    rpc, one = "Search.Search", "vectors[0]"
+    vector = search_pb2.QueryVector(data=floats(1, 2, 3, 4))
+    values, violation = f"{one}.values.values", f"{one}.values"
+    return [
+        *collection_name(rpc, "collection"),
+        bad(rpc, "vectors", "none", [], "vectors", "0 entries", "exactly 1"),
+        bad(rpc, "vectors", "two", [vector, vector], "vectors", "2 entries", "exactly 1"),
+        bad(rpc, f"{one}.model", "unknown", "nobody", f"{one}.model", "nobody", "m", code=PRECONDITION),
+        bad(rpc, f"{one}.data", "not set", None, one, "no vector", "data or values"),
+        bad(rpc, f"{one}.data", "empty", b"", f"{one}.data", "0 bytes", "must have 16"),
+        bad(rpc, f"{one}.data", "a byte short", bytes(15), f"{one}.data", "15 bytes", "must have 16"),
+        bad(rpc, f"{one}.data", "f16", bytes(8), f"{one}.data", "8 bytes", "must have 16"),
+        bad(rpc, f"{one}.data", "huge", bytes(4 * MIB), f"{one}.data", str(4 * MIB), "must have 16"),
+        *vector_values(rpc, f"{one}.data", one),
+        bad(rpc, f"{one}.values", "empty", search_pb2.FloatList(), violation, "0 elements", "must have 4"),
+        bad(rpc, values, "too few", [1.0, 2.0, 3.0], violation, "3 elements", "must have 4"),
+        bad(rpc, values, "too many", [1.0] * 5, violation, "5 elements", "must have 4"),
+        bad(rpc, values, "nan", [1.0, NAN, 3.0, 4.0], one, "nan at element 1", "must be finite"),
+        bad(rpc, values, "inf", [INF, 1.0, 3.0, 4.0], one, "inf at element 0", "must be finite"),
+        bad(rpc, values, "zero", [0.0] * 4, one, "zero vector", "under cosine"),
+        *search_options(rpc),
+    ]
+
+
+def search_batch() -> list[Bad]:
+    rpc, one = "Search.SearchBatch", "vectors[0]"
+    given = types_pb2.ModelVectors(block=block(2))
+    many = (("vectors[0].block.data", floats(1, 2, 3, 4) * 257),)
+    return [
+        *collection_name(rpc, "collection"),
+        bad(rpc, "vectors", "none", [], "vectors", "0 entries", "exactly 1"),
+        bad(rpc, "vectors", "two", [given, given], "vectors", "2 entries", "exactly 1"),
+        bad(rpc, f"{one}.model", "unknown", "nobody", f"{one}.model", "nobody", "m", code=PRECONDITION),
+        bad(rpc, f"{one}.documents", "not empty", [0, 1], f"{one}.documents", "2 entries", "must be empty"),
+        bad(rpc, f"{one}.block.count", "many", 257, f"{one}.block.count", "257", "1 to 256", also=many),
+        *vector_block(rpc, f"{one}.block", 2),
+        *vector_values(rpc, f"{one}.block.data", f"{one}.block[1]", rows=2),
+        *search_options(rpc),
+    ]
+
+
+def cluster() -> list[Bad]:
+    rpc = "Cluster.AcceptLoss"
+    return [
+        *strict_name(rpc, "collection"),
+        bad(rpc, "collection", "unknown", "nobody", "collection", "nobody", code=NOT_FOUND),
+        bad(rpc, "shard", "unknown", 2, "shard", "is 2", "has 2 shards", code=NOT_FOUND),
+        bad(rpc, "shard", "huge", MOST, "shard", str(MOST), "has 2 shards", code=NOT_FOUND),
+        bad(rpc, "shard", "not recovering", 0, "", "shard 0", "nothing waits", code=PRECONDITION),
+    ]
+
+
+def all_rows() -> list[Bad]:
+    return [
+        *create(),
+        *named_collection("Collections.Get"),
+        *named_collection("Collections.Delete"),
+        *upsert(),
+        *bulk_upsert(),
+        *delete(),
+        *reads(),
+        *search(),
+        *search_batch(),
+        *cluster(),
+    ]
+
+
+_FLAG = "both values of a flag are good"
+_ANY_INTEGER = "every unsigned 64-bit integer is an id"
+_FLAGS = ("attributes", "text", "vectors")
+
+# Fields that cannot be bad, and why. (As bytes on the wire every string can: see the test of malformed messages.)
+CANNOT_BE_BAD = {
+    "Collections.Create spec.models.normalised": _FLAG,
+    "Documents.Get ids.integer": _ANY_INTEGER,
+    "Documents.Get fields": "every combination of flags is good, none is the default",
+    "Documents.Scroll fields": "every combination of flags is good, none is the default",
+    **{f"Documents.{rpc} fields.{flag}": _FLAG for rpc in ("Get", "Scroll") for flag in _FLAGS},
+    **{
+        f"Search.{rpc} {path}": reason
+        for rpc in ("Search", "SearchBatch")
+        for path, reason in {
+            "options": "left out, all defaults hold",
+            "options.exact": _FLAG,
+            "options.fields": "left out, nothing more is returned",
+            "options.fields.attributes": _FLAG,
+            "options.fields.text": _FLAG,
+        }.items()
+    },
+    "Cluster.GetStatus collection": "a filter: a name that nobody has matches nothing, and the call never fails",
+}
