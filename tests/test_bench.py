@@ -1,0 +1,66 @@
+"""The bench works from its command line: processes start, everything is measured, the result has its structure.
+
+Never a time: on a busy machine any would be wrong.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.cluster
+def test_a_smoke_run_leaves_a_complete_result(tmp_path):
+    """One tiny workload and a recovery, from flags to the JSON file, the chart and the table."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "sdk-16", "recovery", "--smoke", "--output", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (written,) = tmp_path.glob("*.json")
+    assert "sdk-16" in done.stdout
+    assert written.with_suffix(".svg").read_text().startswith("<svg")
+    result = json.loads(written.read_text())
+    assert result["format_version"] == 1
+    assert result["command"][:3] == ["python", "-m", "bench"]
+    assert {"commit", "date", "settings", "versions"} <= result.keys()
+    assert result["settings"]["seed"] == 1
+    assert {"cores", "memory_bytes", "python", "load_average"} <= result["machine"].keys()
+    assert result["dataset"] == {
+        "name": "smoke-6k-64", "vectors": 6000, "dimension": 64, "queries": 100, "metric": "cosine",
+    }  # fmt: skip
+    check_search(*result["searches"])
+    assert result["ingest"]["vectors"] == 6000
+    assert result["ingest"]["of_raw"].keys() == {"median", "low", "high"}
+    assert result["memory"].keys() == {"valkey", "shard-0", "shard-1", "coordinator-0", "raw-0", "raw-1"}
+    assert all(memory["anonymous_bytes"] <= memory["resident_bytes"] for memory in result["memory"].values())
+    (killed,) = result["recovery"]["rounds"]
+    assert killed["server"] == "shard-0"
+
+
+def check_search(search):
+    assert (search["name"], search["callers"], search["batch"]) == ("sdk-16", 16, 1)
+    assert search["cluster"]["recall"] > 0.9
+    assert search["raw"]["recall"] > 0.9
+    (one,) = search["cluster"]["rounds"]
+    assert one["queries"] > 0
+    assert one["errors"] == {}
+    assert one["latency_ms"].keys() == {"p50", "p90", "p99"}
+    assert one["cpu_ms_per_query"].keys() == {"client", "valkey", "shard-0", "shard-1", "coordinator-0"}
+
+
+def test_help_names_every_workload_and_dataset():
+    """What can be asked for is found without reading the code."""
+    from bench.workloads import DATASETS, RECOVERY, SEARCHES
+
+    command = [sys.executable, "-m", "bench", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in [*(one.name for one in (*SEARCHES, *DATASETS)), RECOVERY]:
+        assert name in done.stdout
