@@ -13,14 +13,18 @@ KintsugiError
   DeadlineExceeded     time ran out; the outcome of a write is unknown
   Internal             a defect of Kintsugi
 
-Messages are lowercase, without a full stop, and name the field, its value and its bound. Pure: `rpc.errors` maps the
+Each class is one gRPC status, named by `status`. Messages are lowercase, without a full stop, and name the field, its value and its bound. Pure: `rpc.errors` maps the
 tree to gRPC and back.
 """
 
+from typing import ClassVar
+
 
 class KintsugiError(Exception):
-    """The root. `reason` is a stable UPPER_SNAKE_CASE word for programs, `field` the path of the field at fault or ''."""
+    """The root. `status` names the gRPC status, such as "UNAVAILABLE"; `reason` is a stable UPPER_SNAKE_CASE word for
+    programs, `field` the path of the field at fault or '', `retry_delay_s` how long the cluster asks to wait, or None."""
 
+    status: ClassVar[str] = "INTERNAL"
     reason = "INTERNAL"
 
     def __init__(self, message: str, *, field: str = "", reason: str = "", retry_delay_s: float | None = None) -> None:
@@ -36,6 +40,7 @@ class KintsugiError(Exception):
 class InvalidArgument(KintsugiError):
     """Raised as InvalidArgument("options.k", "is 0", "must be 1 to 1000")."""
 
+    status = "INVALID_ARGUMENT"
     reason = "INVALID_ARGUMENT"
 
     def __init__(self, field: str, problem: str, bound: str = "", *, reason: str = "") -> None:
@@ -44,6 +49,7 @@ class InvalidArgument(KintsugiError):
 
 
 class FailedPrecondition(KintsugiError):
+    status = "FAILED_PRECONDITION"
     reason = "FAILED_PRECONDITION"
 
 
@@ -59,30 +65,37 @@ class StalePlan(FailedPrecondition):
 
 
 class NotFound(KintsugiError):
+    status = "NOT_FOUND"
     reason = "NOT_FOUND"
 
 
 class AlreadyExists(KintsugiError):
+    status = "ALREADY_EXISTS"
     reason = "ALREADY_EXISTS"
 
 
 class ResourceExhausted(KintsugiError):
+    status = "RESOURCE_EXHAUSTED"
     reason = "RESOURCE_EXHAUSTED"
 
 
 class Unavailable(KintsugiError):
+    status = "UNAVAILABLE"
     reason = "UNAVAILABLE"
 
 
 class Aborted(KintsugiError):
+    status = "ABORTED"
     reason = "ABORTED"
 
 
 class OutOfRange(KintsugiError):
+    status = "OUT_OF_RANGE"
     reason = "OUT_OF_RANGE"
 
 
 class DeadlineExceeded(KintsugiError):
+    status = "DEADLINE_EXCEEDED"
     reason = "DEADLINE_EXCEEDED"
 
 

@@ -1,6 +1,6 @@
 """Translates the error tree to gRPC statuses with google.rpc details, and back.
 
-The table below is the only place that pairs classes with status codes. What crosses the wire survives the round trip:
+The classes of the tree name their status codes themselves. What crosses the wire survives the round trip:
 class, message, field, reason, metadata, retry delay. A status that no Kintsugi server made becomes the nearest class.
 """
 
@@ -33,20 +33,22 @@ STATUS_DETAILS_KEY = "grpc-status-details-bin"
 MAX_MESSAGE_CHARACTERS = 1000
 MAX_METADATA_CHARACTERS = 256
 
-CODES: dict[type[KintsugiError], grpc.StatusCode] = {
-    InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
-    FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
-    StalePlan: grpc.StatusCode.FAILED_PRECONDITION,
-    NotFound: grpc.StatusCode.NOT_FOUND,
-    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
-    ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    Aborted: grpc.StatusCode.ABORTED,
-    OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
-    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Internal: grpc.StatusCode.INTERNAL,
-    KintsugiError: grpc.StatusCode.INTERNAL,
-}
+# The classes of the tree; those that other modules derive from them travel as their ancestor.
+_TREE: tuple[type[KintsugiError], ...] = (
+    InvalidArgument,
+    FailedPrecondition,
+    StalePlan,
+    NotFound,
+    AlreadyExists,
+    ResourceExhausted,
+    Unavailable,
+    Aborted,
+    OutOfRange,
+    DeadlineExceeded,
+    Internal,
+    KintsugiError,
+)
+CODES: dict[type[KintsugiError], grpc.StatusCode] = {kind: grpc.StatusCode[kind.status] for kind in _TREE}
 
 # What a status without our details becomes. A server or proxy that goes away cancels what it holds.
 _CLASSES: dict[grpc.StatusCode, type[KintsugiError]] = {
@@ -58,7 +60,7 @@ _CLASSES: dict[grpc.StatusCode, type[KintsugiError]] = {
 
 
 def code_of(error: KintsugiError) -> grpc.StatusCode:
-    return next(CODES[ancestor] for ancestor in type(error).__mro__ if ancestor in CODES)
+    return grpc.StatusCode[error.status]
 
 
 def code_number(code: grpc.StatusCode) -> int:
@@ -143,6 +145,14 @@ def from_rpc_error(error: grpc.RpcError) -> KintsugiError:
     return from_rich_status(status)
 
 
+def is_told(error: KintsugiError) -> bool:
+    """Whether a server of ours said this, and not gRPC itself, a proxy or this process."""
+    cause = error.__cause__
+    if not isinstance(cause, grpc.RpcError):
+        return False
+    return any(key == STATUS_DETAILS_KEY for key, _ in cast("grpc.Call", cause).trailing_metadata() or ())
+
+
 @contextmanager
 def grpc_errors() -> Iterator[None]:
     """Turns the failure of a call inside it into the error it stands for."""
@@ -154,4 +164,4 @@ def grpc_errors() -> Iterator[None]:
 
 def code_name(error: KintsugiError) -> str:
     """A status name such as "UNAVAILABLE", for reports about others' failures."""
-    return str(code_of(error).name)
+    return error.status

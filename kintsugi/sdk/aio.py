@@ -1,7 +1,7 @@
 """The asynchronous client: every call of the public surface, written once.
 
 Arrays and plain values go in, frozen values and arrays come out. Failures are the classes of `kintsugi.errors`: the
-class is the status, `field` names what was at fault, `retry_delay_s` how long the cluster asked to wait.
+class is the status, which `status` names, `field` what was at fault, `retry_delay_s` how long the cluster asked to wait.
 `UNAVAILABLE` and `RESOURCE_EXHAUSTED` are retried within the time of the call, over all coordinators.
 """
 
@@ -130,6 +130,7 @@ class AsyncClient:
         response = await self._connection.call(
             lambda stubs, left_s: stubs.collections.Create(request, timeout=left_s),
             options.get("timeout_s", max(CREATE_TIMEOUT_S, self._timeout_s)),
+            changes=True,
         )
         return convert.unpack_collection(response.collection)
 
@@ -167,7 +168,7 @@ class AsyncClient:
                 if attempts == 1 or not isinstance(from_rpc_error(error), NotFound):
                     raise
 
-        await self._connection.call(delete, self._time(options))
+        await self._connection.call(delete, self._time(options), changes=True)
 
     # --- Writes -----------------------------------------------------------------------------------------------------
 
@@ -227,6 +228,7 @@ class AsyncClient:
             lambda stubs, left_s: stubs.documents.Upsert(request, timeout=left_s),
             self._time(options),
             convert.is_settled,
+            changes=True,
         )
         return convert.unpack_write(response)
 
@@ -290,6 +292,7 @@ class AsyncClient:
             lambda stubs, left_s: stubs.documents.Delete(request, timeout=left_s),
             self._time(options),
             convert.is_settled,
+            changes=True,
         )
         return convert.unpack_write(response)
 
@@ -443,7 +446,9 @@ class AsyncClient:
         check_options("accept_loss", options, CallOptions)
         request = cluster_pb2.AcceptLossRequest(collection=collection, shard=convert.unsigned(shard, "shard"))
         response = await self._connection.call(
-            lambda stubs, left_s: stubs.cluster.AcceptLoss(request, timeout=left_s), self._time(options)
+            lambda stubs, left_s: stubs.cluster.AcceptLoss(request, timeout=left_s),
+            self._time(options),
+            changes=True,
         )
         return AcceptedLoss(tuple(response.given_up_members), response.kept_seq, response.message)
 

@@ -20,10 +20,10 @@ import numpy as np
 
 from kintsugi import tokens
 from kintsugi.errors import DeadlineExceeded, InvalidArgument, KintsugiError, Unavailable
-from kintsugi.rpc.errors import grpc_errors
+from kintsugi.rpc.errors import grpc_errors, is_told
 from kintsugi.sdk import convert
 from kintsugi.sdk.connection import Connection
-from kintsugi.sdk.retry import is_retryable
+from kintsugi.sdk.retry import at_the_deadline, is_retryable
 from kintsugi.sdk.types import BulkResult, FloatArray, Outcome, UintArray, UnappliedItem, document_id
 from kintsugi.v1 import documents_pb2, types_pb2
 
@@ -128,6 +128,7 @@ class BulkUpload:
     async def run(self) -> BulkResult:
         """Sends everything. Raises the failure that cannot be overcome; everything answered until then is written."""
         failures = 0
+        told: KintsugiError | None = None
         while (first := self._next()) is not None:
             self._again.appendleft(first)
             answered = self._result.chunks
@@ -138,10 +139,14 @@ class BulkUpload:
             except KintsugiError as error:
                 if not (is_retryable(error) or isinstance(error, DeadlineExceeded)):
                     raise
-                failures = 0 if self._result.chunks > answered else failures
+                if self._result.chunks > answered:
+                    failures, told = 0, None
+                told = error if is_told(error) and is_retryable(error) else told
                 delay_s = self._connection.delay_after(stubs, failures, error)
                 if self.stalled_in_s() <= delay_s:
-                    raise
+                    if told in (None, error):
+                        raise
+                    raise at_the_deadline(error, told, changes=True) from error
                 failures += 1
                 self._broken += 1
                 await self._clock.sleep(delay_s)

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from kintsugi.errors import InvalidArgument, KintsugiError, Unavailable
+from kintsugi.errors import DeadlineExceeded, InvalidArgument, KintsugiError, Unavailable
 from kintsugi.rpc.channels import ChannelPool
-from kintsugi.rpc.errors import grpc_errors
-from kintsugi.sdk.retry import RetryPolicy, is_retryable
+from kintsugi.rpc.errors import grpc_errors, is_told
+from kintsugi.sdk.retry import RetryPolicy, at_the_deadline, is_retryable
 from kintsugi.v1 import cluster_pb2_grpc, collections_pb2_grpc, documents_pb2_grpc, search_pb2_grpc
 
 if TYPE_CHECKING:
@@ -108,11 +108,15 @@ class Connection:
         attempt: Callable[[Stubs, float], Awaitable[T]],
         timeout_s: float,
         is_settled: Callable[[T], bool] = lambda _: True,
+        *,
+        changes: bool = False,
     ) -> T:
         """Repeats `attempt(stubs, remaining seconds)` until it succeeds with a settled answer, fails for good, or no
-        time is left for another one: then the last answer or failure stands."""
+        time is left for another one: then the last answer stands, or the last failure that the cluster itself told.
+        `changes` says that an attempt without answer may have had an effect."""
         deadline = self.clock.now() + timeout_s
         attempts = 0
+        told: KintsugiError | None = None
         while True:
             stubs = self.stubs()
             failure: KintsugiError | None = None
@@ -123,13 +127,17 @@ class Connection:
                 if is_settled(answer):
                     return answer
             except KintsugiError as error:
+                if isinstance(error, DeadlineExceeded) and (told is not None or not is_told(error)):
+                    last = error if is_told(error) else _silence(stubs.address, timeout_s)
+                    raise at_the_deadline(last, told, changes=changes) from error
                 if not is_retryable(error):
                     raise
                 failure = error
+                told = error if is_told(error) else told
             delay_s = self.delay_after(stubs, attempts, failure)
             if self.clock.now() + delay_s >= deadline:
                 if failure is not None:
-                    raise failure
+                    raise at_the_deadline(failure, told, changes=changes)
                 assert answer is not None
                 return answer
             await self.clock.sleep(delay_s)
@@ -149,3 +157,7 @@ class Connection:
         self._closed = True
         self._stubs.clear()
         await self._pool.close()
+
+
+def _silence(address: str, timeout_s: float) -> DeadlineExceeded:
+    return DeadlineExceeded(f"the coordinator at {address} did not answer within {timeout_s:g} s")

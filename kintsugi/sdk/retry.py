@@ -2,13 +2,14 @@
 
 Retried are UNAVAILABLE and RESOURCE_EXHAUSTED, of reads and of writes alike: every attempt of a write carries the same
 request id, so the cluster applies it once. Everything else would fail again or has an unknown outcome at the deadline.
+When time runs out, what the cluster last said is what the caller hears.
 """
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kintsugi.errors import KintsugiError, ResourceExhausted, Unavailable
+from kintsugi.errors import DeadlineExceeded, KintsugiError, ResourceExhausted, Unavailable
 
 # gRPC itself says so of a message over the bound of either side, without asking the server; it will never fit.
 _TOO_LARGE = "message larger than max"
@@ -39,3 +40,21 @@ def is_retryable(error: KintsugiError) -> bool:
     if isinstance(error, ResourceExhausted):
         return _TOO_LARGE not in error.message
     return isinstance(error, Unavailable)
+
+
+def at_the_deadline(last: KintsugiError, told: KintsugiError | None, *, changes: bool) -> KintsugiError:
+    """What to raise when time ran out with `last`: `told`, what the cluster last said of itself, says more than a
+    timeout or a lost connection. After a call that `changes` something, `last` still says what is known of its outcome."""
+    if told is None or told is last:
+        return last
+    if not changes:
+        return told
+    kind = DeadlineExceeded if isinstance(last, DeadlineExceeded) else Unavailable
+    both = kind(
+        f"{last.message}; before that: {told.message}",
+        field=told.field,
+        reason=last.reason,
+        retry_delay_s=told.retry_delay_s,
+    )
+    both.metadata = {**told.metadata, **last.metadata}
+    return both

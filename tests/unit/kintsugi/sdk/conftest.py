@@ -46,6 +46,8 @@ class FakeCoordinator:
         # Items of these ids are not settled the given number of times.
         self.unsettled: dict[DocId, int] = {}
         self.hold: asyncio.Event | None = None
+        # From this number on, calls of the rpc are never answered.
+        self.silent_after: dict[str, int] = {}
         self.streaming = asyncio.Event()
         self.seq = 0
 
@@ -53,6 +55,8 @@ class FakeCoordinator:
         self.requests[rpc].append(request)
         if self.hold is not None:
             await self.hold.wait()
+        if len(self.requests[rpc]) > self.silent_after.get(rpc, 2**62):
+            await asyncio.Event().wait()
         if self.faults[rpc]:
             fault = self.faults[rpc].popleft()
             if isinstance(fault, KintsugiError):

@@ -5,7 +5,16 @@ import asyncio
 import numpy as np
 import pytest
 
-from kintsugi import AsyncClient, InvalidArgument, Model, NotFound, Outcome, ResourceExhausted, Unavailable
+from kintsugi import (
+    AsyncClient,
+    DeadlineExceeded,
+    InvalidArgument,
+    Model,
+    NotFound,
+    Outcome,
+    ResourceExhausted,
+    Unavailable,
+)
 from kintsugi.sdk.connection import Clock
 
 
@@ -150,6 +159,35 @@ async def test_retries_end_with_the_time_of_the_call(client, fake, time):
         await client.count("docs", timeout_s=10)
     assert raised.value.retry_delay_s == 3
     assert time.slept == [3, 3, 3]
+
+
+async def test_the_last_word_of_the_cluster_outlives_the_deadline(address, fake):
+    """A read that times out while it is repeated fails with what the cluster said, not with what gRPC says."""
+    fake.faults["Search"].append(Unavailable("shard 1 of docs cannot answer", reason="SHARD_UNAVAILABLE"))
+    fake.silent_after["Search"] = 1
+    async with AsyncClient(address) as client:
+        with pytest.raises(Unavailable, match="^shard 1 of docs cannot answer$") as raised:
+            await client.search("docs", np.ones(8), timeout_s=0.6)
+    assert (raised.value.status, raised.value.reason) == ("UNAVAILABLE", "SHARD_UNAVAILABLE")
+
+
+async def test_a_write_that_times_out_says_so_and_what_the_cluster_said(address, fake):
+    """Whether a repeated write was applied is unknown, whatever an earlier attempt said."""
+    fake.faults["Upsert"].append(Unavailable("the log is moving", reason="LOG_RECOVERING", retry_delay_s=0.01))
+    fake.silent_after["Upsert"] = 1
+    async with AsyncClient(address) as client:
+        with pytest.raises(DeadlineExceeded, match="did not answer within .*before that: the log is moving") as raised:
+            await client.upsert("docs", [1], np.ones((1, 2)), timeout_s=0.6)
+    assert raised.value.status == "DEADLINE_EXCEEDED"
+    assert raised.value.retry_delay_s == 0.01
+
+
+async def test_silence_names_the_coordinator(address, fake):
+    """A timeout without any word of the cluster says who was silent, for how long."""
+    fake.silent_after["Count"] = 0
+    async with AsyncClient(address) as client:
+        with pytest.raises(DeadlineExceeded, match=rf"^the coordinator at {address} did not answer within 0.3 s$"):
+            await client.count("docs", timeout_s=0.3)
 
 
 async def test_errors_keep_their_class_and_field_and_are_not_retried(client, fake):
