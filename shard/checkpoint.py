@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import structlog
 import usearch
 
 from kintsugi import failpoints
 from kintsugi.metrics import Metric
 from kintsugi.position import Position
+from kintsugi.telemetry import LogEvent, logger
 from shard.calibration import Calibration
 from shard.durable import DISK, Disk, publish_folder, remove_folder, write_file
 from shard.encoding import encoding_of
@@ -36,7 +36,7 @@ _LAST_NUMBER = "last-number"
 _FOLDER_NAME = re.compile(r"v(\d{8})-(\d{20})")
 _TEMPORARY_PREFIX = "tmp-"
 
-log = structlog.get_logger()
+_log = logger("checkpoint")
 
 
 class CheckpointTorn(Exception):
@@ -154,7 +154,7 @@ class Checkpoints:
             try:
                 yield self._load(folder)
             except CheckpointTorn as torn:
-                log.warning("checkpoint_removed", folder=folder.name, why=str(torn))
+                _log.warning(LogEvent.CHECKPOINT_REMOVED, folder=folder.name, why=str(torn))
                 remove_folder(folder, self._disk)
 
     def remove(self, version: IndexVersion, position: Position) -> None:

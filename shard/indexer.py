@@ -21,11 +21,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import structlog
-
 from kintsugi import failpoints
 from kintsugi.position import START, Position
 from kintsugi.registry.records import IndexVersionState
+from kintsugi.telemetry import LogEvent, logger
 from shard.build import Build, BuildPlan
 from shard.checkpoint import Checkpoints, IndexedModel, IndexVersion
 from shard.durable import DISK, Disk
@@ -38,7 +37,7 @@ from shard.source import DocumentSource
 
 OnVersion = Callable[[int, str, IndexVersionState], None]
 
-log = structlog.get_logger()
+_log = logger("indexer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +137,8 @@ class Indexer:
             while not self._stop.is_set():
                 self._turn()
             self._save_last()
-        except Exception as error:
-            log.exception("indexer_failed", model=self.model.number, seq=self._position.seq)
+        except Exception as error:  # noqa: BLE001 -- whoever waits must learn of it, whatever it is
+            _log.exception(LogEvent.INDEXER_FAILED, model=self.model.number, seq=self._position.seq)
             self.failure = error
             self._waiters.fail(f"the index failed: {error}", "INDEX_FAILED")
 
@@ -162,7 +161,7 @@ class Indexer:
                 self._saved_position = position
                 self._serve(version, position)
                 return
-            log.warning("checkpoint_does_not_fit", model=self.model.number, seq=position.seq, number=version.number)
+            _log.warning(LogEvent.CHECKPOINT_MISFIT, model=self.model.number, seq=position.seq, number=version.number)
             self._checkpoints.remove(version, position)
         self._kept_seqs = []
         self._build_first()
@@ -250,7 +249,7 @@ class Indexer:
 
     def _new_build(self, reason: str, *, calibrated: bool) -> Build:
         plan = BuildPlan(self._checkpoints.next_number(), calibrated, reason)
-        log.info("index_build_started", model=self.model.number, number=plan.number, reason=reason)
+        _log.info(LogEvent.INDEX_BUILD_STARTED, model=self.model.number, number=plan.number, reason=reason)
         self._on_version(plan.number, plan.encoding, IndexVersionState.BUILDING)
         return Build(self._source, self.model, plan, self._settings.graph)
 
@@ -261,7 +260,9 @@ class Indexer:
         self._build = None
         old, new = self._serving, build.version
         recall, recall_of_old = build.recall(new), build.recall(old)
-        log.info("index_built", model=self.model.number, number=new.number, recall=recall, recall_of_old=recall_of_old)
+        _log.info(
+            LogEvent.INDEX_BUILT, model=self.model.number, number=new.number, recall=recall, recall_of_old=recall_of_old
+        )
         if not may_replace(recall, recall_of_old):
             # Not tried again before the data has changed by its own size.
             self._refused_changes = max(len(new.index), self._settings.rebuild.rebuild_at)

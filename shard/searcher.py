@@ -20,11 +20,11 @@ from math import ceil
 
 import numpy as np
 import numpy.typing as npt
-import structlog
 
 from kintsugi.errors import DeadlineExceeded, KintsugiError, ResourceExhausted, Unavailable
 from kintsugi.limits import MAX_CANDIDATES
 from kintsugi.metrics import FloatArray
+from kintsugi.telemetry import LogEvent, logger
 from shard.checkpoint import IndexVersion
 from shard.exact import exact_search
 from shard.indexer import Indexer
@@ -32,7 +32,7 @@ from shard.reader import Fields, HitColumns
 from shard.rescore import Ranked, Scored, rank, rescore
 from shard.source import DocumentSource
 
-log = structlog.get_logger()
+_log = logger("searcher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ class Searcher:
 
     def _settle_failed(self, job: _Job, error: Exception) -> None:
         if not isinstance(error, KintsugiError):
-            log.error("search_failed", model=self._model.number, exc_info=error)
+            _log.error(LogEvent.SEARCH_FAILED, model=self._model.number, exc_info=error)
         job.settle(error)
 
     def _is_wanted(self, job: _Job) -> bool:

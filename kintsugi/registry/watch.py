@@ -15,14 +15,13 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
-import structlog
-
 from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.registry.leases import LeaseInfo
 from kintsugi.registry.records import Snapshot, View
 from kintsugi.registry.store import Change, Reading, RegistryStore
+from kintsugi.telemetry import LogEvent, logger
 
-_log = structlog.get_logger(__name__)
+_log = logger("registry")
 
 _POLL_MS = 1000
 _BACKOFF_FIRST_S = 0.1
@@ -127,11 +126,11 @@ class RegistryWatcher:
                 health, message = RegistryHealth.UNREACHABLE, error.message
             except Exception as error:  # noqa: BLE001
                 # Whatever was read or persisted wrongly must not end the watch; the next read may be well.
-                _log.exception("registry_read_failed")
+                _log.exception(LogEvent.REGISTRY_READ_FAILED)
                 health, message = RegistryHealth.UNREACHABLE, f"reading the registry failed: {error}"
             if health is not self.health:
                 say = _log.info if health is RegistryHealth.OK else _log.warning
-                say("registry_health", health=health.value, message=message)
+                say(LogEvent.REGISTRY_HEALTH, health=health.value, message=message)
             self.health, self.message = health, message
             self._count_absence()
             if before != (self.view, self.health, self.leases):
@@ -154,7 +153,7 @@ class RegistryWatcher:
                     await self._adopt(snapshot)
                 except Exception:  # noqa: BLE001
                     # The change is made; the next refresh tries again to adopt it and reports what is wrong.
-                    _log.exception("registry_adoption_failed")
+                    _log.exception(LogEvent.REGISTRY_ADOPTION_FAILED)
                 self._notify()
         return snapshot.view()
 
@@ -235,7 +234,7 @@ class RegistryWatcher:
             try:
                 callback()
             except Exception:  # noqa: BLE001
-                _log.exception("registry_callback_failed")
+                _log.exception(LogEvent.REGISTRY_CALLBACK_FAILED)
 
 
 def _version(snapshot: Snapshot) -> str:
