@@ -29,6 +29,7 @@ from kintsugi.lifecycle import Lifecycle, LifecycleEvent
 from kintsugi.log.append import LogWriter
 from kintsugi.log.positions import LogPositions
 from kintsugi.log.read import Head, LogReader
+from kintsugi.machine import machine_status
 from kintsugi.redis_client import RedisClient, check_server, connect
 from kintsugi.registry.enrolment import Enrolment
 from kintsugi.registry.leases import LeaseInfo
@@ -88,7 +89,7 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
     async def head(uid: str, shard: int) -> Head | None:
         return await LogReader(redis, keys, uid, shard).head()
 
-    status = Status(watcher, calls, head, member, lambda: lifecycle.state)
+    status = Status(watcher, calls, head, member, lambda: lifecycle.state, lambda: machine_status(settings.data))
     housekeeping = Housekeeping(watcher, LogPositions(redis, keys), Patience(settings.out_of_sync_after_s))
     server = RpcServer(settings.listen)
     reading = build_reading(

@@ -46,7 +46,7 @@ class Registry(Protocol):
 
 
 class Status:
-    """`member` is this coordinator, `lifecycle` its state, `head` reads the head of a log."""
+    """`member` is this coordinator, `lifecycle` its state, `machine` what it may use, `head` reads the head of a log."""
 
     def __init__(
         self,
@@ -55,12 +55,14 @@ class Status:
         head: ReadHead,
         member: str,
         lifecycle: Callable[[], LifecycleState],
+        machine: Callable[[], cluster_pb2.MachineStatus],
     ) -> None:
         self._registry = registry
         self._calls = calls
         self._head = head
         self._member = member
         self._lifecycle = lifecycle
+        self._machine = machine
 
     # --- GetStatus ----------------------------------------------------------------------------------------------------
 
@@ -116,9 +118,11 @@ class Status:
         )
         if member.id == self._member:
             status.lifecycle, status.resident_bytes = self._lifecycle().value, resident_bytes()
+            status.machine.CopyFrom(self._machine())
         elif member.id in servers:
             status.lifecycle = servers[member.id].lifecycle
             status.resident_bytes = servers[member.id].resident_bytes
+            status.machine.CopyFrom(servers[member.id].machine)
         return status
 
     # --- AcceptLoss ---------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def assemble(settings: ShardSettings, observe: Callable[[StorageEvent], None] = 
     host = Host(folders, around)
     guardian = Guardian(around, LogRestorer(redis, keys))
     server = RpcServer(settings.listen)
-    server.add(add_ShardServicer_to_server, ShardService(member, host, watcher, lifecycle))
+    server.add(add_ShardServicer_to_server, ShardService(member, host, watcher, lifecycle, settings.data))
     return Parts(settings, member, lifecycle, channels, redis, store, watcher, host, guardian, reports, server)
 
 

@@ -14,6 +14,7 @@ import grpc.aio
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.internal.v1.shard_pb2_grpc import ShardServicer
 from kintsugi.lifecycle import Lifecycle
+from kintsugi.machine import machine_status
 from kintsugi.process_memory import resident_bytes
 from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.rpc.server import remaining_s
@@ -39,11 +40,12 @@ Read: TypeAlias = (
 
 
 class ShardService(ShardServicer):
-    def __init__(self, member: str, host: Host, watcher: RegistryWatcher, lifecycle: Lifecycle) -> None:
+    def __init__(self, member: str, host: Host, watcher: RegistryWatcher, lifecycle: Lifecycle, data: Path) -> None:
         self._member = member
         self._host = host
         self._watcher = watcher
         self._lifecycle = lifecycle
+        self._data = data
 
     # --- Reads --------------------------------------------------------------------------------------------------------
 
@@ -147,6 +149,7 @@ class ShardService(ShardServicer):
             lifecycle=self._lifecycle.state.value,
             resident_bytes=resident_bytes(),
             replicas=[reading.status(replica) for replica in self._host.replicas],
+            machine=await asyncio.to_thread(machine_status, self._data),
         )
 
 

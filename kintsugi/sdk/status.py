@@ -4,6 +4,7 @@ Pure but for reading the protos.
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from kintsugi.v1 import cluster_pb2
 
@@ -56,8 +57,23 @@ class CollectionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineStatus:
+    """What a machine allows a process. Limits of 0 are no limits; what the system does not tell is 0 or ''."""
+
+    clock: datetime
+    open_files_limit: int
+    open_files: int
+    address_space_limit_bytes: int
+    memory_limit_bytes: int
+    filesystem: str
+    disk_free_bytes: int
+    disk_total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """One process. `lifecycle` is '' when it did not answer."""
+    """One process. `lifecycle` is '' and `machine` None when it did not answer the coordinator that was asked; other
+    coordinators are not asked."""
 
     id: str
     role: str
@@ -66,6 +82,7 @@ class MemberStatus:
     lifecycle: str
     resident_bytes: int
     version: str
+    machine: MachineStatus | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +122,20 @@ def _member(member: cluster_pb2.MemberStatus) -> MemberStatus:
         lifecycle=member.lifecycle,
         resident_bytes=member.resident_bytes,
         version=member.version,
+        machine=_machine(member.machine) if member.HasField("machine") else None,
+    )
+
+
+def _machine(machine: cluster_pb2.MachineStatus) -> MachineStatus:
+    return MachineStatus(
+        clock=machine.clock.ToDatetime(tzinfo=UTC),
+        open_files_limit=machine.open_files_limit,
+        open_files=machine.open_files,
+        address_space_limit_bytes=machine.address_space_limit_bytes,
+        memory_limit_bytes=machine.memory_limit_bytes,
+        filesystem=machine.filesystem,
+        disk_free_bytes=machine.disk_free_bytes,
+        disk_total_bytes=machine.disk_total_bytes,
     )
 
 

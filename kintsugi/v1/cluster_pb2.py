@@ -22,33 +22,36 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kintsugi/v1/cluster.proto\x12\x0bkintsugi.v1\"&\n\x10GetStatusRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\xd1\x01\n\x11GetStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x10\n\x08registry\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12*\n\x07members\x18\x06 \x03(\x0b\x32\x19.kintsugi.v1.MemberStatus\x12\x32\n\x0b\x63ollections\x18\x07 \x03(\x0b\x32\x1d.kintsugi.v1.CollectionStatus\"\x84\x01\n\x0cMemberStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\r\n\x05\x61live\x18\x04 \x01(\x08\x12\x11\n\tlifecycle\x18\x05 \x01(\t\x12\x16\n\x0eresident_bytes\x18\x06 \x01(\x04\x12\x0f\n\x07version\x18\x07 \x01(\t\"J\n\x10\x43ollectionStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06shards\x18\x02 \x03(\x0b\x32\x18.kintsugi.v1.ShardStatus\"\xa1\x01\n\x0bShardStatus\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x11\n\tlog_state\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0f\n\x07log_seq\x18\x04 \x01(\x04\x12\x11\n\tlog_bytes\x18\x05 \x01(\x04\x12,\n\x08replicas\x18\x06 \x03(\x0b\x32\x1a.kintsugi.v1.ReplicaStatus\x12\x0f\n\x07message\x18\x07 \x01(\t\"\xee\x01\n\rReplicaStatus\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x11\n\treachable\x18\x03 \x01(\x08\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x13\n\x0b\x64urable_seq\x18\x06 \x01(\x04\x12\x16\n\x0esearchable_seq\x18\x07 \x01(\x04\x12\x11\n\tdocuments\x18\x08 \x01(\x04\x12\x37\n\x0eindex_versions\x18\t \x03(\x0b\x32\x1f.kintsugi.v1.IndexVersionStatus\x12\x12\n\ndisk_bytes\x18\n \x01(\x04\"~\n\x12IndexVersionStatus\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08\x65ncoding\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07vectors\x18\x05 \x01(\x04\x12\x16\n\x0e\x63heckpoint_seq\x18\x06 \x01(\x04\"6\n\x11\x41\x63\x63\x65ptLossRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\"Q\n\x12\x41\x63\x63\x65ptLossResponse\x12\x18\n\x10given_up_members\x18\x01 \x03(\t\x12\x10\n\x08kept_seq\x18\x02 \x01(\x04\x12\x0f\n\x07message\x18\x03 \x01(\t2\xa4\x01\n\x07\x43luster\x12J\n\tGetStatus\x12\x1d.kintsugi.v1.GetStatusRequest\x1a\x1e.kintsugi.v1.GetStatusResponse\x12M\n\nAcceptLoss\x12\x1e.kintsugi.v1.AcceptLossRequest\x1a\x1f.kintsugi.v1.AcceptLossResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19kintsugi/v1/cluster.proto\x12\x0bkintsugi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n\x10GetStatusRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\xd1\x01\n\x11GetStatusResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x10\n\x08registry\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12*\n\x07members\x18\x06 \x03(\x0b\x32\x19.kintsugi.v1.MemberStatus\x12\x32\n\x0b\x63ollections\x18\x07 \x03(\x0b\x32\x1d.kintsugi.v1.CollectionStatus\"\xb1\x01\n\x0cMemberStatus\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\r\n\x05\x61live\x18\x04 \x01(\x08\x12\x11\n\tlifecycle\x18\x05 \x01(\t\x12\x16\n\x0eresident_bytes\x18\x06 \x01(\x04\x12\x0f\n\x07version\x18\x07 \x01(\t\x12+\n\x07machine\x18\x08 \x01(\x0b\x32\x1a.kintsugi.v1.MachineStatus\"\xee\x01\n\rMachineStatus\x12)\n\x05\x63lock\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10open_files_limit\x18\x02 \x01(\x04\x12\x12\n\nopen_files\x18\x03 \x01(\x04\x12!\n\x19\x61\x64\x64ress_space_limit_bytes\x18\x04 \x01(\x04\x12\x1a\n\x12memory_limit_bytes\x18\x05 \x01(\x04\x12\x12\n\nfilesystem\x18\x06 \x01(\t\x12\x17\n\x0f\x64isk_free_bytes\x18\x07 \x01(\x04\x12\x18\n\x10\x64isk_total_bytes\x18\x08 \x01(\x04\"J\n\x10\x43ollectionStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06shards\x18\x02 \x03(\x0b\x32\x18.kintsugi.v1.ShardStatus\"\xa1\x01\n\x0bShardStatus\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x11\n\tlog_state\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0f\n\x07log_seq\x18\x04 \x01(\x04\x12\x11\n\tlog_bytes\x18\x05 \x01(\x04\x12,\n\x08replicas\x18\x06 \x03(\x0b\x32\x1a.kintsugi.v1.ReplicaStatus\x12\x0f\n\x07message\x18\x07 \x01(\t\"\xee\x01\n\rReplicaStatus\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x11\n\treachable\x18\x03 \x01(\x08\x12\r\n\x05phase\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x13\n\x0b\x64urable_seq\x18\x06 \x01(\x04\x12\x16\n\x0esearchable_seq\x18\x07 \x01(\x04\x12\x11\n\tdocuments\x18\x08 \x01(\x04\x12\x37\n\x0eindex_versions\x18\t \x03(\x0b\x32\x1f.kintsugi.v1.IndexVersionStatus\x12\x12\n\ndisk_bytes\x18\n \x01(\x04\"~\n\x12IndexVersionStatus\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08\x65ncoding\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07vectors\x18\x05 \x01(\x04\x12\x16\n\x0e\x63heckpoint_seq\x18\x06 \x01(\x04\"6\n\x11\x41\x63\x63\x65ptLossRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\"Q\n\x12\x41\x63\x63\x65ptLossResponse\x12\x18\n\x10given_up_members\x18\x01 \x03(\t\x12\x10\n\x08kept_seq\x18\x02 \x01(\x04\x12\x0f\n\x07message\x18\x03 \x01(\t2\xa4\x01\n\x07\x43luster\x12J\n\tGetStatus\x12\x1d.kintsugi.v1.GetStatusRequest\x1a\x1e.kintsugi.v1.GetStatusResponse\x12M\n\nAcceptLoss\x12\x1e.kintsugi.v1.AcceptLossRequest\x1a\x1f.kintsugi.v1.AcceptLossResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kintsugi.v1.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETSTATUSREQUEST']._serialized_start=42
-  _globals['_GETSTATUSREQUEST']._serialized_end=80
-  _globals['_GETSTATUSRESPONSE']._serialized_start=83
-  _globals['_GETSTATUSRESPONSE']._serialized_end=292
-  _globals['_MEMBERSTATUS']._serialized_start=295
-  _globals['_MEMBERSTATUS']._serialized_end=427
-  _globals['_COLLECTIONSTATUS']._serialized_start=429
-  _globals['_COLLECTIONSTATUS']._serialized_end=503
-  _globals['_SHARDSTATUS']._serialized_start=506
-  _globals['_SHARDSTATUS']._serialized_end=667
-  _globals['_REPLICASTATUS']._serialized_start=670
-  _globals['_REPLICASTATUS']._serialized_end=908
-  _globals['_INDEXVERSIONSTATUS']._serialized_start=910
-  _globals['_INDEXVERSIONSTATUS']._serialized_end=1036
-  _globals['_ACCEPTLOSSREQUEST']._serialized_start=1038
-  _globals['_ACCEPTLOSSREQUEST']._serialized_end=1092
-  _globals['_ACCEPTLOSSRESPONSE']._serialized_start=1094
-  _globals['_ACCEPTLOSSRESPONSE']._serialized_end=1175
-  _globals['_CLUSTER']._serialized_start=1178
-  _globals['_CLUSTER']._serialized_end=1342
+  _globals['_GETSTATUSREQUEST']._serialized_start=75
+  _globals['_GETSTATUSREQUEST']._serialized_end=113
+  _globals['_GETSTATUSRESPONSE']._serialized_start=116
+  _globals['_GETSTATUSRESPONSE']._serialized_end=325
+  _globals['_MEMBERSTATUS']._serialized_start=328
+  _globals['_MEMBERSTATUS']._serialized_end=505
+  _globals['_MACHINESTATUS']._serialized_start=508
+  _globals['_MACHINESTATUS']._serialized_end=746
+  _globals['_COLLECTIONSTATUS']._serialized_start=748
+  _globals['_COLLECTIONSTATUS']._serialized_end=822
+  _globals['_SHARDSTATUS']._serialized_start=825
+  _globals['_SHARDSTATUS']._serialized_end=986
+  _globals['_REPLICASTATUS']._serialized_start=989
+  _globals['_REPLICASTATUS']._serialized_end=1227
+  _globals['_INDEXVERSIONSTATUS']._serialized_start=1229
+  _globals['_INDEXVERSIONSTATUS']._serialized_end=1355
+  _globals['_ACCEPTLOSSREQUEST']._serialized_start=1357
+  _globals['_ACCEPTLOSSREQUEST']._serialized_end=1411
+  _globals['_ACCEPTLOSSRESPONSE']._serialized_start=1413
+  _globals['_ACCEPTLOSSRESPONSE']._serialized_end=1494
+  _globals['_CLUSTER']._serialized_start=1497
+  _globals['_CLUSTER']._serialized_end=1661
 # @@protoc_insertion_point(module_scope)

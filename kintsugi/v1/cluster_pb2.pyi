@@ -6,6 +6,7 @@ Cluster: what runs where, how far it is, and recovery from a lost log."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -103,6 +104,7 @@ class MemberStatus(_message.Message):
     LIFECYCLE_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The stable id of the process, kept in its data folder."""
     role: _builtins.str
@@ -117,6 +119,10 @@ class MemberStatus(_message.Message):
     """Resident memory in bytes. 0 when it did not answer."""
     version: _builtins.str
     """The version of the program."""
+    @_builtins.property
+    def machine(self) -> Global___MachineStatus:
+        """What its machine allows it. Not set when it did not answer; other coordinators than the asked one do not tell."""
+
     def __init__(
         self,
         *,
@@ -127,14 +133,67 @@ class MemberStatus(_message.Message):
         lifecycle: _builtins.str = ...,
         resident_bytes: _builtins.int = ...,
         version: _builtins.str = ...,
+        machine: Global___MachineStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "id", b"id", "lifecycle", b"lifecycle", "resident_bytes", b"resident_bytes", "role", b"role", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "alive", b"alive", "id", b"id", "lifecycle", b"lifecycle", "machine", b"machine", "resident_bytes", b"resident_bytes", "role", b"role", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MemberStatus: _TypeAlias = MemberStatus  # noqa: Y015
+
+@_typing.final
+class MachineStatus(_message.Message):
+    """What a machine allows a process. What its operating system does not tell is 0 or empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOCK_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_LIMIT_FIELD_NUMBER: _builtins.int
+    OPEN_FILES_FIELD_NUMBER: _builtins.int
+    ADDRESS_SPACE_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    FILESYSTEM_FIELD_NUMBER: _builtins.int
+    DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    open_files_limit: _builtins.int
+    """The most files and connections it may have open at once. 0: no limit."""
+    open_files: _builtins.int
+    """Those it has open."""
+    address_space_limit_bytes: _builtins.int
+    """The address space it may use. 0: no limit."""
+    memory_limit_bytes: _builtins.int
+    """The memory that its container may use. 0: no limit."""
+    filesystem: _builtins.str
+    """The type of the file system that holds its data folder, such as "ext4"."""
+    disk_free_bytes: _builtins.int
+    """The free bytes of that file system."""
+    disk_total_bytes: _builtins.int
+    """All bytes of that file system."""
+    @_builtins.property
+    def clock(self) -> _timestamp_pb2.Timestamp:
+        """Its clock when it answered. Only times shown to people depend on clocks."""
+
+    def __init__(
+        self,
+        *,
+        clock: _timestamp_pb2.Timestamp | None = ...,
+        open_files_limit: _builtins.int = ...,
+        open_files: _builtins.int = ...,
+        address_space_limit_bytes: _builtins.int = ...,
+        memory_limit_bytes: _builtins.int = ...,
+        filesystem: _builtins.str = ...,
+        disk_free_bytes: _builtins.int = ...,
+        disk_total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_space_limit_bytes", b"address_space_limit_bytes", "clock", b"clock", "disk_free_bytes", b"disk_free_bytes", "disk_total_bytes", b"disk_total_bytes", "filesystem", b"filesystem", "memory_limit_bytes", b"memory_limit_bytes", "open_files", b"open_files", "open_files_limit", b"open_files_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineStatus: _TypeAlias = MachineStatus  # noqa: Y015
 
 @_typing.final
 class CollectionStatus(_message.Message):

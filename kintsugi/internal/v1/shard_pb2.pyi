@@ -765,6 +765,7 @@ class GetServerStatusResponse(_message.Message):
     LIFECYCLE_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
     member: _builtins.str
     """Its member id."""
     lifecycle: _builtins.str
@@ -775,6 +776,10 @@ class GetServerStatusResponse(_message.Message):
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostedReplica]:
         """The replicas it hosts."""
 
+    @_builtins.property
+    def machine(self) -> _cluster_pb2.MachineStatus:
+        """What its machine allows it."""
+
     def __init__(
         self,
         *,
@@ -782,10 +787,11 @@ class GetServerStatusResponse(_message.Message):
         lifecycle: _builtins.str = ...,
         resident_bytes: _builtins.int = ...,
         replicas: _abc.Iterable[Global___HostedReplica] | None = ...,
+        machine: _cluster_pb2.MachineStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lifecycle", b"lifecycle", "member", b"member", "replicas", b"replicas", "resident_bytes", b"resident_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lifecycle", b"lifecycle", "machine", b"machine", "member", b"member", "replicas", b"replicas", "resident_bytes", b"resident_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from kintsugi.log.read import Head
 from kintsugi.position import Position
 from kintsugi.registry.records import LogState, Member, ReplicaState, Role
 from kintsugi.registry.watch import RegistryHealth
+from kintsugi.v1 import cluster_pb2
 
 
 class Calls:
@@ -38,6 +39,9 @@ class Calls:
             raise Unavailable("connection refused")
 
 
+MACHINE = cluster_pb2.MachineStatus(open_files_limit=1024, filesystem="ext4")
+
+
 @pytest.fixture
 def calls():
     return Calls()
@@ -59,7 +63,7 @@ def status(registry, calls, heads):
 
     registry.set(Member("coordinator-x", Role.COORDINATOR, "x:1", "1"))
     registry.leases["coordinator-x"] = registry.leases["shard-a"]
-    return Status(registry, calls, head, "coordinator-x", lambda: LifecycleState.SERVING)
+    return Status(registry, calls, head, "coordinator-x", lambda: LifecycleState.SERVING, lambda: MACHINE)
 
 
 async def test_healthy_cluster_is_shown_whole(status):
@@ -155,3 +159,9 @@ async def test_loss_of_an_unknown_shard_is_not_found(status, name, number):
     """Both the collection and the shard must exist."""
     with pytest.raises(NotFound):
         await status.accept_loss(name, number)
+
+
+async def test_a_coordinator_tells_of_its_own_machine(status):
+    """Limits and disk of the asked coordinator are known without asking anybody."""
+    told = {member.id: member for member in (await status.get("")).members}
+    assert told["coordinator-x"].machine == MACHINE
