@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from shard.durable import DISK, publish_folder, remove_folder
+from shard.durable import DISK, Disk, publish_folder, remove_folder
 
 # Copies for peers are made beside the database; a crash leaves them behind.
 SNAPSHOT_PREFIX = "snapshot-"
@@ -24,6 +24,7 @@ class ReplicaFolder:
     """The folder of one replica. All calls block on the disk."""
 
     path: Path
+    disk: Disk = DISK
 
     @property
     def database(self) -> Path:
@@ -49,20 +50,20 @@ class ReplicaFolder:
             self.swap()
         for worthless in (self.incoming, *self.path.glob(f"{SNAPSHOT_PREFIX}*")):
             if worthless.exists():
-                remove_folder(worthless)
+                remove_folder(worthless, self.disk)
 
     def accept_copy(self) -> None:
         """Says, durably, that the incoming copy is complete and verified."""
         if self._verified.exists():
-            remove_folder(self._verified)
-        publish_folder(self.incoming, self._verified)
+            remove_folder(self._verified, self.disk)
+        publish_folder(self.incoming, self._verified, self.disk)
 
     def swap(self) -> None:
         """Puts the verified copy in the place of the database, whose index is then worth nothing. May be repeated."""
         for outdated in (self.database, self.index):
             if outdated.exists():
-                remove_folder(outdated)
-        publish_folder(self._verified, self.database)
+                remove_folder(outdated, self.disk)
+        publish_folder(self._verified, self.database, self.disk)
 
 
 @dataclass(frozen=True, slots=True)
