@@ -62,3 +62,9 @@ class CoordinatorSettings(ProcessSettings):
     max_waiting_queries: int = setting(
         "queries that may wait; beyond it searches get RESOURCE_EXHAUSTED", 4096, minimum=0, maximum=10**6
     )
+    trace_ratio: float = setting(
+        "part of the calls that is traced when trace_to is set and the caller did not decide; shard servers follow",
+        0.01,
+        minimum=0,
+        maximum=1,
+    )

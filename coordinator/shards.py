@@ -7,7 +7,6 @@ import grpc
 import grpc.aio
 
 from coordinator.deadline import Deadline
-from kintsugi import telemetry
 from kintsugi.errors import KintsugiError, ResourceExhausted
 from kintsugi.internal.v1 import shard_pb2, shard_pb2_grpc
 from kintsugi.position import Position
@@ -56,7 +55,7 @@ async def _call(
     method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, deadline: Deadline
 ) -> Response:
     try:
-        return await method(request, timeout=deadline.remaining_s, metadata=telemetry.request_metadata())
+        return await method(request, timeout=deadline.remaining_s)
     except grpc.RpcError as error:
         raise _explained(from_rpc_error(error)) from error
 

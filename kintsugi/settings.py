@@ -194,3 +194,13 @@ class ProcessSettings:
     log_level: str = setting(
         "the least severe level that is logged", "info", choices=("debug", "info", "warning", "error")
     )
+    metrics_listen: str = setting(
+        "host and port to serve Prometheus metrics on, over HTTP at /metrics; port 0 takes a free one, which is logged; "
+        "empty: no metrics are served",
+        "",
+    )
+    trace_to: str = setting(
+        "where traces go: http://HOST:PORT or https://HOST:PORT of an OTLP collector (gRPC; needs the extra otlp), or "
+        "file:PATH for one JSON object per line; empty: nothing is traced",
+        "",
+    )

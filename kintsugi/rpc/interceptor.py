@@ -1,4 +1,5 @@
-"""Stands around every handler of a server: gives the call a request id and turns what is raised into a status.
+"""Stands around every handler of a server: gives the call a request id, turns what is raised into a status, and notes
+the call in metrics and, when it is traced, in a span (served_calls.py).
 
 A KintsugiError becomes its status with rich details. A message that cannot be parsed is the caller's fault. Anything
 else is a defect: it is logged with its traceback, and the caller learns the request id only. Cancellation and aborts
@@ -17,7 +18,8 @@ from grpc_status import rpc_status
 
 from kintsugi import telemetry
 from kintsugi.errors import Internal, InvalidArgument, KintsugiError
-from kintsugi.rpc.errors import to_rich_status
+from kintsugi.rpc.errors import code_of, to_rich_status
+from kintsugi.rpc.served_calls import CANCELLED, OK, Method
 
 # Strings: these classes take parameters in the stubs only.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -26,14 +28,22 @@ Behaviour: TypeAlias = "Callable[[Any, Context], Any]"
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    def __init__(self) -> None:
+        self._wrapped: dict[str, Handler] = {}
+
     async def intercept_service(
         self,
         continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]",
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "Handler | None":
-        handler = await continuation(handler_call_details)
-        # None means that there is no such method: gRPC answers UNIMPLEMENTED.
-        return _wrap(handler, handler_call_details.method) if handler is not None else handler
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:  # there is no such method: gRPC answers UNIMPLEMENTED
+                return None
+            wrapped = self._wrapped[method] = _wrap(handler, method)
+        return wrapped
 
 
 def _wrap(handler: "Handler", method: str) -> "Handler":
@@ -70,24 +80,32 @@ def _parser(handler: "Handler") -> Callable[[bytes], Any] | None:
 
 
 def _guard_unary(behaviour: Behaviour, method: str) -> Behaviour:
+    of_method = Method(method)
+
     async def call(request: Any, context: Context) -> Any:
-        _begin(context)
+        served, code = of_method.begin(context.invocation_metadata()), OK
         try:
             _check_parsed(request)
             return await behaviour(request, context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
+            code = CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 -- the edge of the process: everything becomes a status
-            await _abort(error, context, method)
+            known = _known(error, method)
+            code = code_of(known).name
+            await _abort(known, context)
+        finally:
+            served.end(code)
 
     return call
 
 
 def _guard_stream(behaviour: Behaviour, method: str) -> Behaviour:
     """A streaming handler is an async generator, or a coroutine that calls context.write."""
+    of_method = Method(method)
 
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        _begin(context)
+        served, code = of_method.begin(context.invocation_metadata()), OK
         try:
             _check_parsed(request)
             answers = behaviour(request, context)
@@ -97,9 +115,14 @@ def _guard_stream(behaviour: Behaviour, method: str) -> Behaviour:
             async for answer in answers:
                 yield answer
         except (asyncio.CancelledError, grpc.aio.AbortError):
+            code = CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 -- the edge of the process: everything becomes a status
-            await _abort(error, context, method)
+            known = _known(error, method)
+            code = code_of(known).name
+            await _abort(known, context)
+        finally:
+            served.end(code)
 
     return call
 
@@ -109,18 +132,13 @@ def _check_parsed(request: Any) -> None:
         raise request
 
 
-def _begin(context: Context) -> None:
-    offered = next(
-        (value for key, value in context.invocation_metadata() or () if key == telemetry.REQUEST_ID_KEY), None
-    )
-    telemetry.bind_request_id(offered if isinstance(offered, str) else None)
-
-
-async def _abort(error: Exception, context: Context, method: str) -> None:
+def _known(error: Exception, method: str) -> KintsugiError:
     if isinstance(error, KintsugiError):
-        known = error
-    else:
-        telemetry.logger("rpc").error(telemetry.LogEvent.RPC_FAILED, method=method, exc_info=error)
-        known = Internal(f"internal error, request {telemetry.request_id()}")
-    status = rpc_status.to_status(to_rich_status(known))
+        return error
+    telemetry.logger("rpc").error(telemetry.LogEvent.RPC_FAILED, method=method, exc_info=error)
+    return Internal(f"internal error, request {telemetry.request_id()}")
+
+
+async def _abort(error: KintsugiError, context: Context) -> None:
+    status = rpc_status.to_status(to_rich_status(error))
     await context.abort(status.code, status.details, status.trailing_metadata)

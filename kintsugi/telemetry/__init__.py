@@ -6,7 +6,6 @@ Only what every module needs is imported here.
 
 from kintsugi.telemetry.log_events import LogEvent
 from kintsugi.telemetry.logs import (
-    Logger,
     bind_request_id,
     bind_request_ids,
     configure_logging,
@@ -20,19 +19,11 @@ from kintsugi.telemetry.trace_names import REQUEST_ID_KEY
 __all__ = [
     "REQUEST_ID_KEY",
     "LogEvent",
-    "Logger",
     "bind_request_id",
     "bind_request_ids",
     "configure_logging",
     "logger",
     "new_request_id",
     "request_id",
-    "request_metadata",
     "unbind_request_id",
 ]
-
-
-def request_metadata() -> tuple[tuple[str, str], ...]:
-    """Metadata that carries the request id of the current task to the next process."""
-    current = request_id()
-    return ((REQUEST_ID_KEY, current),) if current else ()

@@ -1,18 +1,10 @@
 """The names of everything that is logged, with their meanings. docs/telemetry.md is made from them."""
 
-from enum import StrEnum
+from kintsugi.telemetry.name import Name
 
 
-class LogEvent(StrEnum):
+class LogEvent(Name):
     """Every event that Kintsugi logs, as `NAME = value, meaning`."""
-
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str) -> "LogEvent":
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
-        return member
 
     PROCESS_STARTED = "process_started", "a process read its settings and begins"
     PROCESS_STOPPING = "process_stopping", "a process was asked to stop and drains"

@@ -2,18 +2,17 @@
 
 Lines go to stderr, as JSON or for a console, with the request id of the call that caused them. An event is a constant
 of LogEvent with fields, so that lines can be searched by machine. The request id belongs to the current task and travels
-in metadata; work done for several calls at once has the ids of all of them, separated by commas.
+in metadata; work done for several calls at once has the ids of all of them, separated by commas. The client library has
+request ids, too, and does not log: structlog, which brings much along, is imported by the first logger.
 """
 
 import logging
 import random
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
-from typing import Any, TextIO, cast
-
-import structlog
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from kintsugi.telemetry.log_events import LogEvent
 
@@ -23,18 +22,23 @@ _REQUEST_IDS = re.compile(r"[A-Za-z0-9._:-]{1,64}(?:,[A-Za-z0-9._:-]{1,64}){0,25
 # structlog's own variables would be looked up one by one for every call.
 _current: ContextVar[str] = ContextVar("kintsugi_request_id", default="")
 
-Logger = structlog.typing.FilteringBoundLogger
+if TYPE_CHECKING:
+    import structlog
+
+    Logger = structlog.typing.FilteringBoundLogger
 
 
 def configure_logging(log_format: str, log_level: str, *, stream: TextIO | None = None, **fields: object) -> None:
     """Sets up logging for the process; `fields` stand in every line. Call once, before the first line."""
+    import structlog  # noqa: PLC0415
+
     level = logging.getLevelNamesMapping()[log_level.upper()]
     renderer: Any = structlog.processors.JSONRenderer(default=str)
     if log_format == "console":
         renderer = structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty())
     tracebacks = [structlog.processors.format_exc_info] if log_format == "json" else []
 
-    def add_fields(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    def add_fields(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
         current = {_REQUEST_ID_FIELD: _current.get()} if _current.get() else {}
         return {**fields, **current, **event}
 
@@ -61,8 +65,10 @@ class _ForeignHandler(logging.Handler):
         )
 
 
-def logger(component: str) -> Logger:
+def logger(component: str) -> "Logger":
     """A logger whose lines carry the component's name."""
+    import structlog  # noqa: PLC0415
+
     return cast("Logger", structlog.get_logger(component=component))
 
 

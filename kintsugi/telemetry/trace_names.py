@@ -3,7 +3,7 @@
 A span bears the name of its method, as gRPC writes it: `kintsugi.v1.Search/Search`.
 """
 
-from enum import StrEnum
+from kintsugi.telemetry.name import Name
 
 # Metadata of a call. The first is ours, the others are the W3C's; links are further `traceparent`s, separated by commas.
 REQUEST_ID_KEY = "x-request-id"
@@ -11,17 +11,7 @@ TRACE_PARENT_KEY = "traceparent"
 TRACE_LINKS_KEY = "x-trace-links"
 
 
-class _Name(StrEnum):
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str) -> "_Name":
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
-        return member
-
-
-class SpanEvent(_Name):
+class SpanEvent(Name):
     """What happened within a hop. Each that took time has its duration, and stands at its end."""
 
     ADMIT = "admit", "coordinator: the call waited for its turn"
@@ -37,7 +27,7 @@ class SpanEvent(_Name):
     RESCORE = "rescore", "shard server: stored vectors were read, candidates scored, hits ranked"
 
 
-class Attribute(_Name):
+class Attribute(Name):
     """Attributes of spans and of their events."""
 
     RPC_SYSTEM = "rpc.system.name", "`grpc`, on every span"
