@@ -4,7 +4,8 @@ Outline: 1. sample the stored vectors, calibrate; 2. add all vectors, block by b
 10 of some sampled queries; 3. measure the recall of the new index on them.
 Invariant: changes that the journal reports from the moment the build begins must also be given to `apply`. A row read
 before its change is then corrected by it; one read after it is merely written twice. Hence the built index holds
-everything up to the position of whoever feeds it.
+everything up to the position of whoever feeds it. Rows that came after the sample was drawn are left to `apply` altogether: a
+scan that ran after them would never end while documents arrive, and would add each of them twice.
 Runs on one thread, which may do other work between steps.
 """
 
@@ -56,6 +57,7 @@ class Build:
         self._index: VectorIndex | None = None
         self._queries: FloatArray = np.empty((0, model.dimension), dtype=np.float32)
         self._truth: ExactScan | None = None
+        self._last_scanned = np.uint64(0)
         self._steps = self._run()
 
     def step(self) -> bool:
@@ -64,10 +66,12 @@ class Build:
 
     def apply(self, present: Rows, vectors: FloatArray, gone: Rows) -> None:
         """Takes a change that happened since the build began."""
-        # Without an index nothing has been scanned yet: the scan will see the change.
-        if self._index is not None:
-            self._index.remove(gone)
-            self._index.add(present, vectors)
+        if self._index is None:
+            # Nothing has been scanned yet: the scan will see the change.
+            self._scan_up_to(present)
+            return
+        self._index.remove(gone)
+        self._index.add(present, vectors)
 
     @property
     def version(self) -> IndexVersion:
@@ -100,10 +104,13 @@ class Build:
         self._index = VectorIndex(self._encoding(sampled, total), self._model.dimension, self._parameters)
         del sample, sampled
         for rows, vectors in self._source.all_vectors(self._model.number):
-            self._truth.feed(rows, vectors)
-            for start in range(0, len(rows), _STEP_ROWS):
-                self._add_scanned(rows[start : start + _STEP_ROWS])
+            old = int(np.searchsorted(rows, self._last_scanned, side="right"))
+            self._truth.feed(rows[:old], vectors[:old])
+            for start in range(0, old, _STEP_ROWS):
+                self._add_scanned(rows[start : min(start + _STEP_ROWS, old)])
                 yield len(self._index)
+            if old < len(rows):
+                return
 
     def _add_scanned(self, rows: Rows) -> None:
         """Adds a piece of a scanned block. Reads it again: since the block was read, `apply` may have taken newer
@@ -120,7 +127,11 @@ class Build:
         for rows, vectors in self._source.all_vectors(self._model.number):
             chosen: npt.NDArray[np.bool_] = random.random(len(rows)) < chosen_part
             sample.append(vectors[chosen])
+            self._scan_up_to(rows)
             yield 0
+
+    def _scan_up_to(self, rows: Rows) -> None:
+        self._last_scanned = rows.max(initial=self._last_scanned)
 
     def _encoding(self, sampled: FloatArray, total: int) -> Encoding:
         metric = self._model.metric
