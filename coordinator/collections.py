@@ -105,7 +105,8 @@ class Collections:
 
     async def delete(self, name: str) -> None:
         collection_spec.check_name(name, "name")
-        healthy_view(self._registry)
+        await self._registry.refresh()
+        self._check_current(healthy_view(self._registry))
         deleted: list[Collection] = []
 
         def remove(view: View) -> Sequence[Record | Delete]:

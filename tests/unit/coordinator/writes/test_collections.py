@@ -128,6 +128,17 @@ async def test_registry_that_went_back_takes_no_collection(cluster, deadline):
     assert caught.value.reason == "REGISTRY_BEHIND"
 
 
+async def test_registry_that_went_back_deletes_no_collection(cluster, deadline):
+    """What it says of a name may be about an earlier collection; nothing of either is removed."""
+    created = await cluster.collections.create(spec(), deadline)
+    await cluster.store.renew_lease("shard-z", 60_000, LeaseInfo(10**9))
+    with pytest.raises(Unavailable) as caught:
+        await cluster.collections.delete("docs")
+    assert caught.value.reason == "REGISTRY_BEHIND"
+    assert (await cluster.store.read()).view().collections_by_name["docs"] == created
+    assert await LogReader(cluster.redis, cluster.keys, created.uid, 0).head() is not None
+
+
 async def test_missing_registry_takes_no_collection(cluster, deadline):
     """After a wipe everything is refused, and nothing is written to the empty Redis."""
     await cluster.redis.flushall()
