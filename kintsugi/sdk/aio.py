@@ -7,6 +7,7 @@ class is the status, which `status` names, `field` what was at fault, `retry_del
 
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self, Unpack
 
@@ -18,16 +19,19 @@ from kintsugi import limits
 from kintsugi.errors import NotFound
 from kintsugi.ids import DocId
 from kintsugi.rpc.errors import from_rpc_error
-from kintsugi.sdk import convert, progress
+from kintsugi.sdk import convert, progress, transfer
 from kintsugi.sdk.bulk import DEFAULT_BATCH, DEFAULT_STALL_S, DEFAULT_WINDOW, BulkPlan, BulkUpload
 from kintsugi.sdk.coalesce import Coalescer
 from kintsugi.sdk.connection import Clock, Connection, Stubs
 from kintsugi.sdk.convert import Ids, Items, Vectors
+from kintsugi.sdk.files.source import ImportSource
 from kintsugi.sdk.options import (
     BulkOptions,
     CallOptions,
     CollectionOptions,
+    ExportOptions,
     FieldOptions,
+    ImportOptions,
     ReadOptions,
     SearchOptions,
     UpdateOptions,
@@ -44,8 +48,10 @@ from kintsugi.sdk.types import (
     BulkResult,
     Collection,
     Document,
+    ExportResult,
     FloatArray,
     GetResult,
+    ImportResult,
     MetricName,
     Model,
     Page,
@@ -367,6 +373,25 @@ class AsyncClient:
             if not page.next_token:
                 return
             page = await self.scroll_page(collection, page.next_token, limit, **options)
+
+    # --- Files ---------------------------------------------------------------------------------------------------
+
+    async def bulk_import(
+        self, collection: str, source: str | Path | ImportSource, **options: Unpack[ImportOptions]
+    ) -> ImportResult:
+        """Imports a file of documents (.npy, .npz, .jsonl, .parquet), or any other ImportSource, into a collection.
+
+        Existing documents are replaced. A state file beside the source says how far the import is: when it was
+        interrupted, by whatever, the same call goes on and writes nothing twice. Items that are refused go to a file of
+        rejects. Raises InvalidArgument for what is wrong with the source as a whole, FailedPrecondition when the state
+        file is of another import or too many items are refused."""
+        return await transfer.import_into(self, collection, source, options)
+
+    async def bulk_export(self, collection: str, path: str | Path, **options: Unpack[ExportOptions]) -> ExportResult:
+        """Exports all documents in the order of their ids to a file that bulk_import reads: .npy, .npz, .jsonl or
+        .parquet. The file appears when it is complete; an interrupted export goes on when the call is repeated. It is
+        no snapshot: writes meanwhile may be in it or not."""
+        return await transfer.export_from(self, collection, path, options)
 
     # --- Search -----------------------------------------------------------------------------------------------------
 

@@ -152,6 +152,8 @@ class Client:
     upsert = _blocking(AsyncClient.upsert)
     update_attributes = _blocking(AsyncClient.update_attributes)
     bulk_upsert = _blocking(AsyncClient.bulk_upsert)
+    bulk_import = _blocking(AsyncClient.bulk_import)
+    bulk_export = _blocking(AsyncClient.bulk_export)
     delete = _blocking(AsyncClient.delete)
     get = _blocking(AsyncClient.get)
     count = _blocking(AsyncClient.count)

@@ -121,6 +121,8 @@ class BulkUpload:
         self._fresh = cut(items, vectors, plan)
         self._again: deque[Chunk] = deque()
         self._broken = 0
+        # Why items of the last chunk that was not settled were not written.
+        self.problem = ""
         self._last_progress = self._clock.now()
         self._started = self._last_progress
         self._result = _Collected(items.ids)
@@ -185,6 +187,7 @@ class BulkUpload:
     def answered(self, chunk: Chunk, response: documents_pb2.WriteResponse) -> None:
         if not convert.is_settled(response) and self.stalled_in_s() > 0:
             chunk.attempts += 1
+            self.problem = next((item.message for item in response.results if item.message), self.problem)
             self._again.append(chunk)
             return
         self._settle(chunk, response)
@@ -266,7 +269,8 @@ class _Stream:
                 raise Unavailable("the bulk upsert broke while a chunk was being sent") from error
             raise
         except TimeoutError as error:
-            raise DeadlineExceeded("no chunk of the bulk upsert was answered in time") from error
+            before = f"; before that: {self._upload.problem}" if self._upload.problem else ""
+            raise DeadlineExceeded(f"no chunk of the bulk upsert was answered in time{before}") from error
         except asyncio.CancelledError as error:
             # On a stream, grpc.aio raises the server's CANCELLED like a cancellation of this task.
             task = asyncio.current_task()

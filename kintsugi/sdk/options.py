@@ -4,6 +4,7 @@ The same names and defaults hold for AsyncClient and Client.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
@@ -62,6 +63,42 @@ class BulkOptions(UpsertOptions, total=False):
 
     batch: int
     window: int
+    progress: bool | None
+
+
+class ImportOptions(CallOptions, total=False):
+    """state: the file that remembers how far the import is. Default: beside the source.
+    rejects: the file for the items that were refused, one JSON object per line. Default: beside the source.
+    restart: forget an earlier run of this import instead of going on with it. Default false.
+    max_refused: give up when more items than this were refused. Default 1000.
+    model, batch, window, acknowledgement, durable_replicas, progress, timeout_s: as in BulkOptions."""
+
+    state: Path | str | None
+    rejects: Path | str | None
+    restart: bool
+    max_refused: int
+    model: str
+    batch: int
+    window: int
+    acknowledgement: AcknowledgementName
+    durable_replicas: int
+    progress: bool | None
+
+
+class ExportOptions(CallOptions, total=False):
+    """state: the file that remembers how far the export is. Default: beside the file that is made.
+    restart: forget an earlier run of this export instead of going on with it. Default false.
+    overwrite: replace the file when it is there. Default false.
+    model: the model whose vectors are exported. Default: the serving one.
+    attributes, text: export them, too. Default true.
+    progress: whether to draw a progress bar on stderr. Default: only when it is a terminal."""
+
+    state: Path | str | None
+    restart: bool
+    overwrite: bool
+    model: str
+    attributes: bool
+    text: bool
     progress: bool | None
 
 

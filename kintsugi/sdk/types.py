@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -219,6 +220,35 @@ class BulkResult:
     def applied(self) -> int:
         """How many items were applied."""
         return self.items - len(self.unapplied)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What became of a bulk import, over all of its runs.
+
+    `rejects` names the file with the items that were refused, None when there are none. `resumed_at` is the place at
+    which this run began, 0 for the first one. `token` sees all writes. `elapsed_s` is of this run.
+    """
+
+    items: int
+    applied: int
+    refused: int
+    resumed_at: int
+    rejects: Path | None
+    token: bytes
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What a bulk export wrote, over all of its runs. `skipped` documents have no vector of the model and stand in no
+    file; `resumed_at` documents were there when this run began, and `elapsed_s` is of this run."""
+
+    files: tuple[Path, ...]
+    documents: int
+    skipped: int
+    resumed_at: int
+    elapsed_s: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,1 @@
+"""Files of documents: what is imported and exported."""
