@@ -13,11 +13,15 @@ from dataclasses import dataclass
 
 from coordinator.deadline import Clock, Deadline
 from kintsugi.errors import DeadlineExceeded, ResourceExhausted
+from kintsugi.telemetry import metric_names, metrics
 
 _MIN_RETRY_DELAY_S = 0.05
 _MAX_RETRY_DELAY_S = 5.0
 # How much one more call changes the estimate of what a query costs.
 _COST_WEIGHT = 0.1
+
+_ADMITTED = metrics.counter(metric_names.ADMITTED_QUERIES)
+_REFUSALS = metrics.counter(metric_names.ADMISSION_REFUSALS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Admission:
         else:
             self._running += queries
         started = self._clock()
+        _ADMITTED.inc(queries)
         try:
             yield
         finally:
@@ -111,5 +116,6 @@ class Admission:
 
     def _refusal(self, message: str, expected_s: float) -> ResourceExhausted:
         self._refused += 1
+        _REFUSALS.inc()
         delay_s = min(max(expected_s, _MIN_RETRY_DELAY_S), _MAX_RETRY_DELAY_S)
         return ResourceExhausted(message, retry_delay_s=delay_s)

@@ -12,6 +12,7 @@ from coordinator.floor import Floors
 from coordinator.group_commit import GroupCommit, GroupLimits
 from coordinator.housekeeping import Housekeeping, Patience
 from coordinator.identity import member_id
+from coordinator.observing import Observing
 from coordinator.reading import ReadSettings, build_reading
 from coordinator.replica_calls import ReplicaCalls
 from coordinator.services.cluster import ClusterService
@@ -39,6 +40,7 @@ from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.rpc.channels import ChannelPool
 from kintsugi.rpc.server import RpcServer
 from kintsugi.telemetry import LogEvent, logger
+from kintsugi.telemetry.process import Process, observed
 from kintsugi.v1.cluster_pb2_grpc import add_ClusterServicer_to_server
 from kintsugi.v1.collections_pb2_grpc import add_CollectionsServicer_to_server
 from kintsugi.v1.documents_pb2_grpc import add_DocumentsServicer_to_server
@@ -61,6 +63,7 @@ class Parts:
     store: RegistryStore
     watcher: RegistryWatcher
     writes: Writes
+    observing: Observing
     housekeeping: Housekeeping
     server: RpcServer
 
@@ -105,7 +108,8 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
     server.add(add_DocumentsServicer_to_server, documents)
     server.add(add_SearchServicer_to_server, reading.search_service)
     server.add(add_ClusterServicer_to_server, ClusterService(status))
-    return Parts(settings, member, lifecycle, channels, redis, store, watcher, writes, housekeeping, server)
+    observing = Observing(reading.admission, writes)
+    return Parts(settings, member, lifecycle, channels, redis, store, watcher, writes, observing, housekeeping, server)
 
 
 def _assemble_writes(
@@ -126,7 +130,9 @@ async def serve(settings: CoordinatorSettings, stop: asyncio.Event) -> None:
     parts = assemble(settings, await asyncio.to_thread(member_id, settings.data))
     with suppress(Unavailable):  # reported by the watcher, which goes on trying
         await check_server(parts.redis)
-    async with parts.server:
+    process = Process("coordinator", parts.member, parts.lifecycle, parts.watcher)
+    telling = observed(settings, process, parts.observing.samples, trace_ratio=settings.trace_ratio)
+    async with telling, parts.server:
         enrolment = parts.enrolment()
         parts.lifecycle.advance(LifecycleEvent.OPENED)
         async with asyncio.TaskGroup() as tasks:

@@ -6,6 +6,8 @@
 4. A failure of a message is the failure of all its waiters, except that a message whose answer is too large is sent
    again in halves: waiters must not fail because of their company.
 
+5. A message carries the request ids of all its queries, and the trace contexts of those that are traced.
+
 Knows nothing about which replica is right: see fanout.
 """
 
@@ -15,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from opentelemetry.trace import Span
 
 from coordinator import merge
 from coordinator.deadline import Clock, Deadline
@@ -24,7 +27,10 @@ from kintsugi.errors import DeadlineExceeded, ResourceExhausted
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.metrics import FloatArray
 from kintsugi.position import Position
+from kintsugi.telemetry import bind_request_ids, metric_names, metrics, request_id, tracing
 from kintsugi.v1 import types_pb2
+
+_MESSAGE_QUERIES = metrics.histogram(metric_names.MESSAGE_QUERIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,8 @@ class _Waiter:
     queries: FloatArray
     deadline: Deadline
     answer: asyncio.Future[ShardAnswer]
+    request_id: str = field(default_factory=request_id)
+    span: Span | None = field(default_factory=tracing.current_span)
     message: _Message | None = None
 
 
@@ -205,6 +213,10 @@ class Batcher:
         matrix = waiters[0].queries if len(waiters) == 1 else np.concatenate([waiter.queries for waiter in waiters])
         deadline = max((waiter.deadline for waiter in waiters), key=lambda each: each.at)
         self._messages += 1
+        _MESSAGE_QUERIES.observe(len(matrix))
+        # The task was made on behalf of whoever happened to make room.
+        bind_request_ids(waiter.request_id for waiter in waiters)
+        tracing.carry(tracing.span_contexts(waiter.span for waiter in waiters))
         response = await self._send(key.address, key.request(matrix.tobytes(), len(matrix)), deadline)
         return response, merge.from_shard(response, len(matrix))
 

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from prometheus_client import Counter
+
 from coordinator.deadline import Deadline
 from coordinator.load import ReplicaLoad
 from coordinator.plan import ShardPlan, Target
@@ -27,12 +29,19 @@ from kintsugi.errors import (
     StalePlan,
     Unavailable,
 )
+from kintsugi.rpc.errors import code_name
+from kintsugi.telemetry import metric_names, metrics, tracing
+from kintsugi.telemetry.trace_names import SpanEvent
 
 Answer = TypeVar("Answer")
 Ask = Callable[[ShardPlan, Target, Deadline], Awaitable[Answer]]
 
 # What one replica may say while another one of the same shard can still answer.
 _ANOTHER_MAY_ANSWER = (Unavailable, NotFound, StalePlan, ResourceExhausted, Internal)
+
+_FAILURES = metrics.counter(metric_names.SHARD_FAILURES)
+_RETRIES = metrics.counter(metric_names.FANOUT_RETRIES)
+_SECOND_TRIES = metrics.counter(metric_names.SECOND_TRIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,7 @@ class FanOut:
                 answers[shard.shard] = await self.ask_shard(shard, ask, deadline)
             except KintsugiError as error:
                 failures[shard.shard] = error
+                _FAILURES.labels(code_name(error)).inc()
 
         if len(shards) == 1:
             await one(shards[0])
@@ -116,7 +126,11 @@ class _Race(Generic[Answer]):
                 return winner.result()
             if self._deadline.passed and not done:
                 raise self._too_late()
-            if self._untried and (not self._running or (not done and self._may_compete())):
+            if self._untried and not self._running:
+                self._note(_RETRIES, SpanEvent.RETRY)
+                self._start_next()
+            elif self._untried and not done and self._may_compete():
+                self._note(_SECOND_TRIES, SpanEvent.SECOND_TRY)
                 self._start_next()
         raise self._all_failed()
 
@@ -124,6 +138,10 @@ class _Race(Generic[Answer]):
         for task in self._running:
             task.add_done_callback(_ignore_outcome)
             task.cancel()
+
+    def _note(self, counter: Counter, event: SpanEvent) -> None:
+        counter.inc()
+        tracing.event(event, shard=self._shard.shard, member=self._untried[0].member)
 
     def _start_next(self) -> None:
         target = self._untried.pop(0)

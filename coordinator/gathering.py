@@ -13,9 +13,12 @@ from coordinator.fanout import Ask, FanOut, Gathered
 from coordinator.plan import ReadPlan, ShardPlan, plan_read
 from coordinator.views import Views
 from kintsugi.errors import Aborted, InvalidArgument, NotFound, StalePlan
+from kintsugi.telemetry import metric_names, metrics
 from kintsugi.tokens import Token
 
 Answer = TypeVar("Answer")
+
+_REPLANS = metrics.counter(metric_names.REPLANS)
 
 
 class Gathering:
@@ -41,6 +44,7 @@ class Gathering:
         again = tuple(_worth_asking(fresh.shards, plan, gathered))
         if not again:
             return gathered
+        _REPLANS.inc()
         return gathered.updated(await self._fanout.gather(again, ask_for(fresh), deadline))
 
 

@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ from coordinator.deadline import Deadline
 from coordinator.operations import ShardKey
 from kintsugi.errors import DeadlineExceeded, KintsugiError, ResourceExhausted
 from kintsugi.log.append import NOT_WRITTEN, OUTCOME_UNKNOWN, AppendRequest, AppendResult
+from kintsugi.telemetry import metric_names, metrics
 
 Outcome = AppendResult | KintsugiError
 AppendGroup = Callable[[ShardKey, Sequence[AppendRequest], Deadline], Awaitable[Sequence[Outcome]]]
 
 _RETRY_DELAY_S = 0.5
+
+_GROUP_DOCUMENTS = metrics.histogram(metric_names.GROUP_DOCUMENTS)
+_APPEND_SECONDS = metrics.histogram(metric_names.APPEND_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,11 @@ class GroupCommit:
         self._queues: dict[ShardKey, deque[_Pending]] = {}
         self._writers: dict[ShardKey, asyncio.Task[None]] = {}
         self._pending_bytes = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """Of writes that wait for a log, or are on their way into it."""
+        return self._pending_bytes
 
     async def append(self, key: ShardKey, request: AppendRequest, deadline: Deadline) -> AppendResult:
         """Where the request stands in the log. A DeadlineExceeded with the reason NOT_WRITTEN or OUTCOME_UNKNOWN tells
@@ -107,6 +117,8 @@ class GroupCommit:
     async def _write(self, key: ShardKey, group: Sequence[_Pending]) -> None:
         # The call may last as long as its most patient request; each waiter watches its own deadline.
         deadline = max((pending.deadline for pending in group), key=lambda deadline: deadline.at)
+        _GROUP_DOCUMENTS.observe(sum(len(pending.request.payloads) for pending in group))
+        started = time.perf_counter()
         try:
             outcomes = await self._append_group(key, [pending.request for pending in group], deadline)
         except asyncio.CancelledError:
@@ -117,6 +129,7 @@ class GroupCommit:
             for pending in group:
                 _settle(pending, error)
             return
+        _APPEND_SECONDS.observe(time.perf_counter() - started)
         for pending, outcome in zip(group, outcomes, strict=True):
             _settle(pending, outcome)
 

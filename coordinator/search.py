@@ -26,10 +26,15 @@ from coordinator.views import Views
 from kintsugi.errors import FailedPrecondition
 from kintsugi.metrics import FloatArray
 from kintsugi.registry.records import Collection, Model, View
+from kintsugi.telemetry import metric_names, metrics
+from kintsugi.telemetry.trace_names import SpanEvent
+from kintsugi.telemetry.tracing import Stages
 from kintsugi.v1 import types_pb2
 
 # More hits than this are merged beside the event loop.
 _MERGE_INLINE_HITS = 20_000
+
+_PARTIAL = metrics.counter(metric_names.PARTIAL_RESPONSES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +61,26 @@ class Searches:
         self._merge_reserve_s = merge_reserve_s
 
     async def search(self, wanted: SearchInput, deadline: Deadline) -> SearchAnswer:
-        options = wanted.options
+        options, stages = wanted.options, Stages()
         async with self._admission.admit(wanted.count, deadline):
+            stages.reached(SpanEvent.ADMIT)
             view, collection, model = await self._choose(wanted, deadline)
             queries = wanted.queries(model)
             plan = plan_read(view, collection, options.at_least, "options.at_least")
+            stages.reached(SpanEvent.PLAN, shards=len(plan.shards))
             gathered = await self._gathering.run(
                 plan,
                 options.at_least,
                 lambda current: self._ask(current, model, wanted, queries),
                 deadline.earlier_by(self._merge_reserve_s),
             )
+            stages.reached(SpanEvent.FAN_OUT, failed_shards=len(gathered.failures))
             self._note(collection, gathered)
             coverage.require(collection, len(plan.shards), gathered.failures, options.min_coverage)
             hits = await _merged([gathered.answers[shard].hits for shard in sorted(gathered.answers)], options.k)
+            stages.reached(SpanEvent.MERGE)
+        if gathered.failures:
+            _PARTIAL.inc()
         seen = coverage.report(collection, model, gathered, self._views.last_known_documents)
         return SearchAnswer(hits, model.name, seen)
 

@@ -6,6 +6,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -21,6 +22,9 @@ from coordinator.views import Views
 from kintsugi.errors import FailedPrecondition, KintsugiError
 from kintsugi.log.append import AppendRequest
 from kintsugi.registry.records import Collection
+from kintsugi.telemetry import metric_names, metrics
+from kintsugi.telemetry.trace_names import SpanEvent
+from kintsugi.telemetry.tracing import Stages
 from kintsugi.v1 import documents_pb2
 
 Request = TypeVar("Request", documents_pb2.UpsertRequest, documents_pb2.DeleteRequest)
@@ -29,6 +33,9 @@ Request = TypeVar("Request", documents_pb2.UpsertRequest, documents_pb2.DeleteRe
 _INLINE_BYTES = 32 * 2**10
 # Left of a call's deadline for the answer to travel.
 _ANSWER_RESERVE_S = 0.05
+
+_ACKNOWLEDGEMENT = metrics.histogram(metric_names.ACKNOWLEDGEMENT_SECONDS)
+_ACKNOWLEDGED = {level: _ACKNOWLEDGEMENT.labels(level.value) for level in Level}
 
 
 class Writes:
@@ -48,6 +55,10 @@ class Writes:
         self._acknowledgements = acknowledgements
         self._now_us = now_us
         self._validator = ThreadPoolExecutor(1, "validate")
+
+    @property
+    def pending_bytes(self) -> int:
+        return self._group_commit.pending_bytes
 
     async def upsert(self, request: documents_pb2.UpsertRequest, deadline: Deadline) -> documents_pb2.WriteResponse:
         write = await self._validated(validate.upsert, request, deadline)
@@ -104,14 +115,19 @@ class Writes:
     async def _write_part(self, write: Write, part: Part, written_at_us: int, deadline: Deadline) -> PartOutcome:
         key = (write.collection.uid, part.shard)
         request = AppendRequest(write.options.request_id, part.payloads(written_at_us), part.content)
+        seconds, started, stages = _ACKNOWLEDGED[write.options.level], time.perf_counter(), Stages()
         try:
             logged = await self._group_commit.append(key, request, deadline)
         except KintsugiError as error:
             return PartOutcome(part, error=error)
+        stages.reached(SpanEvent.APPEND, shard=part.shard)
         if write.options.level is Level.LOGGED:
+            seconds.observe(time.perf_counter() - started)
             return PartOutcome(part, position=logged.last)
         try:
             records = await self._acknowledgements.wait(key, logged, write.options, deadline)
         except KintsugiError as error:
             return PartOutcome(part, error=error)
+        stages.reached(SpanEvent.ACKNOWLEDGE, shard=part.shard)
+        seconds.observe(time.perf_counter() - started)
         return PartOutcome(part, position=logged.last, records=records)

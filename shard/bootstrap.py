@@ -47,7 +47,7 @@ class Bootstrap:
         await self.membership.start_over()
         answer = await self.peers.position(peer, self.replica)
         uid, number, seq = self.replica.collection_uid, self.replica.shard, answer.durable.seq
-        if not await self.positions.report(uid, number, self.member, seq):
+        if not (await self.positions.report(uid, number, self.member, seq)).held:
             raise Unavailable(f"the log does not hold what follows {seq}, where {peer} is; a copy could not go on")
         await asyncio.to_thread(empty_folder, incoming)
         _log.info(LogEvent.BOOTSTRAP_STARTED, **self._names(), peer=peer, hold_seq=answer.durable.seq)

@@ -4,14 +4,16 @@ One object to open, ask and close, so that nobody sees half of them. Knows nothi
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kintsugi import failpoints
 from kintsugi.log.read import LogEntry
 from kintsugi.position import Position
 from kintsugi.registry.records import Collection, Model
+from kintsugi.telemetry import metric_names, metrics
 from shard.checkpoint import IndexedModel
 from shard.folders import ReplicaFolder
 from shard.indexer import Indexer, IndexerSettings, OnVersion
@@ -23,6 +25,16 @@ from shard.storage import Storage, StorageEvent
 # Address space only: the database grows as it needs, up to the quota.
 MAP_SIZE = 2**43
 
+_APPLY_SECONDS = metrics.histogram(metric_names.APPLY_SECONDS)
+_REPLAYED = metrics.counter(metric_names.REPLAYED_RECORDS)
+
+
+@dataclass(slots=True)
+class Progress:
+    """When something was last applied, in time.monotonic()."""
+
+    applied_at: float = field(default_factory=time.monotonic)
+
 
 @dataclass(frozen=True, slots=True)
 class Engine:
@@ -33,6 +45,7 @@ class Engine:
     searcher: Searcher
     durable: SeqWaiters
     settings: ShardSettings
+    progress: Progress = field(default_factory=Progress)
 
     @classmethod
     def open(
@@ -106,7 +119,11 @@ class Engine:
     def apply(self, entries: Sequence[LogEntry]) -> None:
         """Applies records in one synced transaction, then tells those who wait. Blocks; for the writer's thread."""
         failpoints.hit("replay.before_commit")
+        started = time.perf_counter()
         position = self.storage.apply(entries)
+        _APPLY_SECONDS.observe(time.perf_counter() - started)
+        _REPLAYED.inc(len(entries))
+        self.progress.applied_at = time.monotonic()
         failpoints.hit("replay.after_commit")
         self.durable.reached(position.seq)
         self.indexer.notify()

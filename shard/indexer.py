@@ -24,7 +24,7 @@ from pathlib import Path
 from kintsugi import failpoints
 from kintsugi.position import START, Position
 from kintsugi.registry.records import IndexVersionState
-from kintsugi.telemetry import LogEvent, logger
+from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
 from shard.build import Build, BuildPlan
 from shard.checkpoint import Checkpoints, IndexedModel, IndexVersion
 from shard.durable import DISK, Disk
@@ -38,6 +38,8 @@ from shard.source import DocumentSource
 OnVersion = Callable[[int, str, IndexVersionState], None]
 
 _log = logger("indexer")
+_BUILDS = metrics.counter(metric_names.INDEX_BUILDS)
+_CHECKPOINT_SECONDS = metrics.histogram(metric_names.CHECKPOINT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,11 @@ class Indexer:
     def serving(self) -> IndexVersion | None:
         """The version that searches use. None until the first one is loaded or built."""
         return self._serving
+
+    @property
+    def is_building(self) -> bool:
+        """Whether another version is in the making, or the first one is."""
+        return self._build is not None or self._serving is None
 
     @property
     def searchable(self) -> Position:
@@ -190,6 +197,7 @@ class Indexer:
                     return
             self._refused_changes = len(build.version.index)
         self._on_version(build.plan.number, build.plan.encoding, IndexVersionState.READY)
+        _BUILDS.labels("served").inc()
         self._serve(build.version, position)
 
     def _serve(self, version: IndexVersion, position: Position) -> None:
@@ -267,8 +275,10 @@ class Indexer:
             # Not tried again before the data has changed by its own size.
             self._refused_changes = max(len(new.index), self._settings.rebuild.rebuild_at)
             self._on_version(new.number, new.encoding, IndexVersionState.RETIRED)
+            _BUILDS.labels("refused").inc()
             return
         self._on_version(new.number, new.encoding, IndexVersionState.READY)
+        _BUILDS.labels("served").inc()
         self._serve(new, self._position)
         self._on_version(old.number, old.encoding, IndexVersionState.RETIRED)
         # The checkpoints so far are of the old version.
@@ -294,10 +304,15 @@ class Indexer:
         """Saves the index on this thread, syncs and publishes it on another: the journal goes on meanwhile."""
         assert self._serving is not None
         self._changed_rows = 0
+        started = time.perf_counter()
         saved = self._checkpoints.save(self._serving, self._position)
         self._saved_position = self._position
         self._saving = self._saver.submit(self._checkpoints.publish, saved)
-        self._saving.add_done_callback(lambda _: self._wake.set())
+        self._saving.add_done_callback(lambda _: self._saved(started))
+
+    def _saved(self, started: float) -> None:
+        _CHECKPOINT_SECONDS.observe(time.perf_counter() - started)
+        self._wake.set()
 
     def _finish_saving(self, saving: Future[None]) -> None:
         self._saving = None

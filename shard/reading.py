@@ -13,6 +13,7 @@ from kintsugi.v1 import cluster_pb2, types_pb2
 from shard.engine import Engine
 from shard.reader import Fields, StoredDocument
 from shard.replica import Replica
+from shard.search_times import tell_span
 from shard.searcher import SearchCall
 
 
@@ -30,6 +31,7 @@ async def search(
     if not request.count or queries.size != request.count * engine.model.dimension:
         expected = request.count * engine.model.dimension * 4
         raise InvalidArgument("queries", f"has {len(request.queries)} bytes", f"must have {expected}")
+    called = time.perf_counter()
     hits = await engine.searcher.search(
         SearchCall(
             queries.reshape(request.count, engine.model.dimension),
@@ -40,6 +42,7 @@ async def search(
             fields=fields_of(request.fields),
         )
     )
+    tell_span(called, hits.times)
     return shard_pb2.ShardSearchResponse(
         counts=hits.counts,
         ids=pack_encoded(hits.ids),

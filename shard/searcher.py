@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import numpy as np
@@ -24,12 +24,14 @@ import numpy.typing as npt
 from kintsugi.errors import DeadlineExceeded, KintsugiError, ResourceExhausted, Unavailable
 from kintsugi.limits import MAX_CANDIDATES
 from kintsugi.metrics import FloatArray
-from kintsugi.telemetry import LogEvent, logger
+from kintsugi.telemetry import LogEvent, logger, request_id
+from shard import search_times
 from shard.checkpoint import IndexVersion
 from shard.exact import exact_search
 from shard.indexer import Indexer
 from shard.reader import Fields, HitColumns
 from shard.rescore import Ranked, Scored, rank, rescore
+from shard.search_times import UNKNOWN, SearchTimes
 from shard.source import DocumentSource
 
 _log = logger("searcher")
@@ -74,6 +76,7 @@ class ShardHits:
     documents: int
     documents_with_vector: int
     index_version: int
+    times: SearchTimes = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +84,8 @@ class _Job:
     call: SearchCall
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[ShardHits]"
+    called: float = field(default_factory=time.perf_counter)
+    request_id: str = field(default_factory=request_id)
 
     def settle(self, outcome: ShardHits | Exception) -> None:
         """From any thread."""
@@ -123,6 +128,11 @@ class Searcher:
         self._is_closed = False
         self._thread = threading.Thread(target=self._main, name=f"search-{self._model.number}", daemon=True)
         self._exact = ThreadPoolExecutor(1, thread_name_prefix=f"exact-{self._model.number}")
+
+    @property
+    def waiting_queries(self) -> int:
+        """Queries that wait for the search thread."""
+        return self._waiting_queries
 
     def start(self) -> None:
         self._thread.start()
@@ -172,6 +182,7 @@ class Searcher:
                     f"{self._waiting_exact} exact searches wait, at most {self._settings.max_waiting_exact}"
                 )
             self._waiting_exact += 1
+            search_times.EXACT.inc()
             self._exact.submit(self._run_exact, job)
 
     def _check_open(self) -> None:
@@ -179,6 +190,7 @@ class Searcher:
             raise _closed()
 
     def _exhausted(self, message: str) -> ResourceExhausted:
+        search_times.REFUSALS.inc()
         return ResourceExhausted(message, reason="SEARCH_QUEUE_FULL", retry_delay_s=self._settings.retry_delay_s)
 
     # The search thread
@@ -240,7 +252,7 @@ class Searcher:
 
     def _settle_failed(self, job: _Job, error: Exception) -> None:
         if not isinstance(error, KintsugiError):
-            _log.error(LogEvent.SEARCH_FAILED, model=self._model.number, exc_info=error)
+            _log.error(LogEvent.SEARCH_FAILED, model=self._model.number, request_id=job.request_id, exc_info=error)
         job.settle(error)
 
     def _is_wanted(self, job: _Job) -> bool:
@@ -259,27 +271,38 @@ class Searcher:
         serving = self._indexer.serving
         if serving is None:
             raise Unavailable("the index is not built yet", reason="INDEX_BUILDING")
+        started = time.perf_counter()
+        for job in jobs:
+            search_times.QUEUE_SECONDS.observe(started - job.called)
         call = jobs[0].call
         queries = jobs[0].call.queries if len(jobs) == 1 else np.concatenate([job.call.queries for job in jobs])
         oversampling = call.oversampling or serving.index.encoding.oversampling
         count = max(call.k, min(ceil(call.k * oversampling), MAX_CANDIDATES))
-        batch = self._search_batch(serving, queries, call, count)
+        batch = self._search_batch(serving, queries, call, count, started)
         short = self._short_queries(batch, call.k)
         start = 0
         for job in jobs:
             end = start + len(job.call.queries)
             if not short[start:end].any():
                 job.settle(batch.hits(start, end))
-            elif not self._widen(job, serving, count):
+            elif not self._widen(job, serving, count, started):
                 self._hand_to_exact(job)
             start = end
 
-    def _search_batch(self, serving: IndexVersion, queries: FloatArray, call: SearchCall, count: int) -> "_Batch":
+    def _search_batch(
+        self, serving: IndexVersion, queries: FloatArray, call: SearchCall, count: int, started: float
+    ) -> "_Batch":
+        began = time.perf_counter()
         candidates = serving.index.search(queries, count)
+        searched = time.perf_counter()
         with self._source.reading() as snapshot:
             scored = rescore(snapshot, self._model.number, self._model.metric, queries, candidates, call.k)
             columns = snapshot.hits(_rows_of(scored), call.fields)
-        return self._ranked(scored, columns, call.k, serving.number)
+        batch = self._ranked(scored, columns, call.k, serving.number)
+        found = sum(map(len, candidates))
+        times = SearchTimes(started, searched, time.perf_counter(), len(queries), found)
+        search_times.count_batch(began, times)
+        return replace(batch, times=times)
 
     def _ranked(self, scored: Sequence[Scored], columns: HitColumns, k: int, index_version: int) -> "_Batch":
         return _Batch(
@@ -294,14 +317,15 @@ class Searcher:
         wanted = min(k, batch.documents_with_vector)
         return np.array([len(one.places) < wanted for one in batch.ranked], dtype=np.bool_)
 
-    def _widen(self, job: _Job, serving: IndexVersion, count: int) -> bool:
+    def _widen(self, job: _Job, serving: IndexVersion, count: int, started: float) -> bool:
         """Searches again with more candidates until every query has its hits. False: the index cannot give them."""
         call = job.call
         while count < min(len(serving.index), MAX_CANDIDATES):
             if not self._is_wanted(job):
                 return True
             count = min(4 * count, MAX_CANDIDATES)
-            batch = self._search_batch(serving, call.queries, call, count)
+            search_times.WIDENED.inc()
+            batch = self._search_batch(serving, call.queries, call, count, started)
             if not self._short_queries(batch, call.k).any():
                 job.settle(batch.hits(0, len(call.queries)))
                 return True
@@ -331,18 +355,21 @@ class Searcher:
     def _search_exactly(self, job: _Job) -> ShardHits:
         call, model = job.call, self._model
         serving = self._indexer.serving
+        started = time.perf_counter()
 
         def is_unwanted() -> bool:
             return self._is_closed or job.future.cancelled() or self._is_late(job)
 
         scored = exact_search(self._source, model.number, model.metric, call.queries, call.k, is_unwanted)
+        searched, found = time.perf_counter(), sum(len(one.rows) for one in scored)
         with self._source.reading() as snapshot:
             # Once more, since a document may have changed between its block and now: score and version must agree.
             rows = [one.rows for one in scored]
             scored = rescore(snapshot, model.number, model.metric, call.queries, rows, call.k)
             columns = snapshot.hits(_rows_of(scored), call.fields)
         batch = self._ranked(scored, columns, call.k, serving.number if serving is not None else 0)
-        return batch.hits(0, len(call.queries))
+        times = SearchTimes(started, searched, time.perf_counter(), len(call.queries), found)
+        return replace(batch, times=times).hits(0, len(call.queries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +381,7 @@ class _Batch:
     documents: int
     documents_with_vector: int
     index_version: int
+    times: SearchTimes = UNKNOWN
 
     def hits(self, start: int, end: int) -> ShardHits:
         """The columns of some consecutive queries."""
@@ -370,6 +398,7 @@ class _Batch:
             documents=self.documents,
             documents_with_vector=self.documents_with_vector,
             index_version=self.index_version,
+            times=self.times,
         )
 
 

@@ -5,6 +5,7 @@ its own last entry with the log's. A joining replica's hold is such a position. 
 Knows nothing of what replicas do with entries.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from kintsugi.keys import Keys
@@ -14,16 +15,31 @@ from kintsugi.redis_client import RedisClient, redis_errors
 _REPORT = log_script("report.lua")
 
 
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a log told when it took a position: whether it still holds every entry after it, how far it goes, and the
+    bytes that it keeps."""
+
+    held: bool
+    head_seq: int
+    kept_bytes: int
+
+
 class LogPositions:
     def __init__(self, client: RedisClient, keys: Keys) -> None:
         self._client = client
         self._keys = keys
+        # What the logs said last, by collection uid and shard.
+        self.last_reported: dict[tuple[str, int], Reported] = {}
 
-    async def report(self, uid: str, shard: int, member: str, seq: int) -> bool:
-        """Sets a member's position, and returns whether the log still holds every entry after it."""
+    async def report(self, uid: str, shard: int, member: str, seq: int) -> Reported:
+        """Sets a member's position."""
         with redis_errors(f"reporting a position in log {uid}/{shard}"):
-            held = await _REPORT.run(self._client, shard_keys(self._keys, uid, shard), [member, seq])
-        return bool(held)
+            held, head_seq, kept_bytes = await _REPORT.run(
+                self._client, shard_keys(self._keys, uid, shard), [member, seq]
+            )
+        reported = self.last_reported[uid, shard] = Reported(bool(held), head_seq, kept_bytes)
+        return reported
 
     async def drop(self, uid: str, shard: int, member: str) -> None:
         """Forgets a member: trimming no longer waits for it."""

@@ -61,7 +61,7 @@ class Log:
         return result
 
     async def report(self, member: str, seq: int) -> bool:
-        return await self.positions.report(UID, SHARD, member, seq)
+        return (await self.positions.report(UID, SHARD, member, seq)).held
 
     async def entries(self, epoch: int = 1, after_seq: int = 0):
         return await self.reader.read(epoch, after_seq, 10_000)

@@ -32,7 +32,7 @@ async def test_all_calls_work_on_a_redis_cluster(new_valkey, keys):
         assert [entry.position for entry in entries] == [result.last for result in results]
         assert await reader.entry(1, 2) == entries[1]
         positions = LogPositions(client, keys)
-        assert await positions.report("c", shard, "a", 1)
+        assert (await positions.report("c", shard, "a", 1)).held
         assert await positions.all("c", shard) == {"a": 1}
         await positions.drop("c", shard, "a")
         restorer = LogRestorer(client, keys)

@@ -1,0 +1,59 @@
+"""What a shard server tells at a scrape, beyond what every process tells: how each replica does."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kintsugi.errors import KintsugiError
+from kintsugi.log.positions import LogPositions
+from kintsugi.telemetry import metric_names as names
+from kintsugi.telemetry.metrics import Sample, one_of
+from shard.engine import Engine
+from shard.host import Host
+from shard.recovery import Guardian
+from shard.replica import Replica, ReplicaPhase
+
+
+@dataclass(frozen=True, slots=True)
+class Observing:
+    """Asked from another thread than the event loop's: a replica may close while it is looked at, and is then left out."""
+
+    host: Host
+    guardian: Guardian
+    positions: LogPositions
+
+    def samples(self) -> Iterable[Sample]:
+        yield Sample(names.RECOVERIES_WAITING, len(self.guardian.waiting))
+        for replica in self.host.replicas:
+            labels = (replica.collection.name, str(replica.ref.shard))
+            yield from one_of(names.REPLICA_PHASE, ReplicaPhase, replica.phase, *labels)
+            try:
+                yield from self._of_engine(replica.engine, replica, labels)
+            except (KintsugiError, OSError):  # closed, which its phase says
+                continue
+
+    def _of_engine(self, engine: Engine, replica: Replica, labels: tuple[str, ...]) -> list[Sample]:
+        durable = engine.position.seq
+        found = [
+            Sample(names.DURABLE_SEQ, durable, labels),
+            Sample(names.SEARCHABLE_SEQ, engine.searchable_seq, labels),
+            Sample(names.DOCUMENTS, engine.documents, labels),
+            Sample(names.DISK_BYTES, engine.storage.disk_bytes, labels),
+            Sample(names.APPLIED_AGO, max(0.0, time.monotonic() - engine.progress.applied_at), labels),
+            Sample(names.SEARCH_WAITING, engine.searcher.waiting_queries, labels),
+            Sample(names.INDEX_BUILDING, engine.indexer.is_building, labels),
+            Sample(names.CHECKPOINT_SEQ, engine.indexer.checkpoint_seq, labels),
+        ]
+        log = self.positions.last_reported.get((replica.ref.collection_uid, replica.ref.shard))
+        if log is not None:
+            found += [
+                Sample(names.REPLAY_LAG, max(0, log.head_seq - durable), labels),
+                Sample(names.LOG_BYTES, log.kept_bytes, labels),
+            ]
+        if (serving := engine.indexer.serving) is not None:
+            found += [
+                Sample(names.INDEX_VERSION, serving.number, (*labels, serving.encoding)),
+                Sample(names.INDEX_VECTORS, len(serving.index), labels),
+                Sample(names.INDEX_TOMBSTONES, serving.index.tombstones, labels),
+            ]
+        return found
