@@ -46,9 +46,6 @@ class CoordinatorSettings(ProcessSettings):
         512 * 2**20,
         minimum=2**20,
     )
-    lease_s: float = setting(
-        "seconds after which others may take this coordinator for gone", 5.0, minimum=1, maximum=60
-    )
     out_of_sync_after_s: float = setting(
         "time without lease after which a replica leaves the in-sync set, so that the log can be trimmed; raise it to "
         "ride out longer restarts, at the price of a longer log",

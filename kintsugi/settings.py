@@ -41,11 +41,17 @@ class Bounds:
         """The bound for people; empty when any value of the type will do."""
         if self.choices:
             return f"must be one of {', '.join(self.choices)}"
-        if self.minimum is not None and self.maximum is not None:
-            return f"must be {self.minimum:g} to {self.maximum:g}"
-        if self.minimum is not None:
-            return f"must be at least {self.minimum:g}"
-        return f"must be at most {self.maximum:g}" if self.maximum is not None else ""
+        range_text = self.range_text()
+        return f"must be {range_text}" if range_text else ""
+
+    def range_text(self) -> str:
+        """The range in words, whole numbers written out; empty when there is none."""
+        least, most = (
+            None if end is None else str(int(end) if end == int(end) else end) for end in (self.minimum, self.maximum)
+        )
+        if least is not None and most is not None:
+            return f"{least} to {most}"
+        return f"at least {least}" if least is not None else f"at most {most}" if most is not None else ""
 
     def allow(self, value: object) -> bool:
         if self.choices and value not in self.choices:
@@ -190,6 +196,12 @@ class ProcessSettings:
     advertise: str = setting("host and port under which others reach this process; empty: the one it listens on", "")
     redis: str = setting("Redis or Valkey: redis://, rediss://, unix://, sentinel:// or cluster://")
     namespace: str = setting("prefix of all keys in Redis, so that clusters can share one", "kintsugi")
+    lease_s: float = setting(
+        "seconds after which others may take this process for gone; raise it on slow networks, lower it to react sooner",
+        5.0,
+        minimum=1,
+        maximum=600,
+    )
     log_format: str = setting("how log lines look", "json", choices=("json", "console"))
     log_level: str = setting(
         "the least severe level that is logged", "info", choices=("debug", "info", "warning", "error")

@@ -39,16 +39,9 @@ def _line(item: SettingDescription) -> str:
 
 
 def _bound(item: SettingDescription) -> str:
-    """In whole numbers where they are: `describe` shortens large ones."""
-    bounds = item.bounds
-    if bounds.choices:
-        return "one of " + ", ".join(f"`{choice}`" for choice in bounds.choices)
-    least, most = (
-        None if end is None else int(end) if end == int(end) else end for end in (bounds.minimum, bounds.maximum)
-    )
-    if least is not None and most is not None:
-        return f"{least} to {most}"
-    return f"at least {least}" if least is not None else f"at most {most}" if most is not None else "any"
+    if item.bounds.choices:
+        return "one of " + ", ".join(f"`{choice}`" for choice in item.bounds.choices)
+    return item.bounds.range_text() or "any"
 
 
 def main() -> int:

@@ -9,19 +9,15 @@ from kintsugi.settings import ProcessSettings, setting
 class ShardSettings(ProcessSettings):
     """A Kintsugi shard server: hosts replicas, replays their logs, answers searches. Run one per core."""
 
-    lease_s: float = setting(
-        "seconds after which others may take this server for dead; raise it on slow networks, lower it to react sooner",
-        5.0,
-        minimum=1.0,
-        maximum=600.0,
-    )
     max_replica_bytes: int = setting(
         "bytes that the database of one replica may take; beyond it the replica stops and says so",
         2**40,
         minimum=2**20,
     )
     max_queued_searches: int = setting(
-        "searches that may wait per replica; beyond it they are refused at once", 1024, minimum=1
+        "queries that may wait per replica, a batch counting as many as it holds; beyond it searches are refused at once",
+        1024,
+        minimum=1,
     )
     checkpoint_every_s: float = setting(
         "seconds between checkpoints of a changing index; lower it to restart faster, raise it to write less",

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.settings import CoordinatorSettings
 from kintsugi.settings import ProcessSettings, SettingError, describe, load, setting
+from shard.settings import ShardSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +17,7 @@ class Example:
     data: Path = setting("a folder")
     workers: int = setting("how many", 2, minimum=1, maximum=8)
     ratio: float = setting("which part", 0.5, minimum=0.0)
+    bytes: int = setting("how many bytes", 2**40, minimum=2**20)
     sync: bool = setting("whether to sync", default=True)
     mode: str = setting("which one", "fast", choices=("fast", "safe"))
     extra: Path | None = setting("maybe a folder", None)
@@ -45,6 +48,7 @@ def test_boolean_flag_alone_means_true():
         ([], {}, "--data is missing, give it or set KINTSUGI_DATA"),
         (["--data", "x", "--workers", "9"], {}, "--workers is 9, must be 1 to 8"),
         (["--data", "x", "--workers", "two"], {}, "--workers is 'two', must be a whole number"),
+        (["--data", "x", "--bytes", "1"], {}, "--bytes is 1, must be at least 1048576"),
         (["--data", "x", "--ratio=-1"], {}, "--ratio is -1, must be at least 0"),
         (["--data", "x", "--ratio", "nan"], {}, "--ratio is nan, must be at least 0"),
         (["--data", "x"], {"KINTSUGI_WORKERS": "0"}, "KINTSUGI_WORKERS is 0, must be 1 to 8"),
@@ -70,6 +74,15 @@ def test_help_shows_every_setting(capsys):
         assert item.variable in shown
         assert item.bounds.help in shown
     assert "must be 1 to 8; default: 2" in shown
+
+
+@pytest.mark.parametrize("settings_type", [CoordinatorSettings, ShardSettings])
+def test_a_variable_means_the_same_in_every_process(settings_type):
+    """One environment serves all processes of a machine: what two of them read has one default, bound and meaning."""
+    other = ShardSettings if settings_type is CoordinatorSettings else CoordinatorSettings
+    others = {item.variable: item for item in describe(other)}
+    for item in describe(settings_type):
+        assert others.get(item.variable, item) == item
 
 
 def test_process_settings_have_the_agreed_flags():
