@@ -3,10 +3,11 @@
 import asyncio
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from kintsugi.cancelling import end
 from kintsugi.errors import Unavailable
 from kintsugi.internal.v1.shard_pb2_grpc import ShardStub, add_ShardServicer_to_server
 from kintsugi.keys import Keys
@@ -113,9 +114,9 @@ async def run(parts: Parts, stop: asyncio.Event) -> None:
                 for work in (parts.watcher.run(stop), parts.guardian.run(), parts.host.run(), parts.reports.run())
             ]
             await stop.wait()
-            cancel(forward)
+            await end(forward)
             await _drain(parts, enrolment)
-            cancel(beneath)
+            await end(beneath)
     parts.lifecycle.advance(LifecycleEvent.DRAINED)
     await parts.channels.close()
     await parts.redis.aclose()
@@ -135,11 +136,6 @@ async def _drain(parts: Parts, enrolment: Enrolment) -> None:
     await parts.server.set_serving(serving=False)
     await enrolment.release()
     await parts.server.stop()
-
-
-def cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ moved to orphaned/ instead: its data may be the only copy of something that the 
 
 import asyncio
 
+from kintsugi.cancelling import end, finish
 from kintsugi.errors import NotFound
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.registry.records import View
@@ -58,7 +59,7 @@ class Host:
                     self._reconciled.set()
                 await changed.wait()
         finally:
-            await self._stop(list(self._running))
+            await finish(self._stop(list(self._running)))
 
     async def settled(self) -> None:
         """Returns when the registry has told what to host, and every replica has served or failed once."""
@@ -103,8 +104,6 @@ class Host:
 
     async def _stop(self, keys: list[_Key]) -> None:
         tasks = [self._running.pop(key) for key in keys]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
         for key in keys:
             del self._replicas[key]

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import msgspec
 
 from kintsugi import failpoints
+from kintsugi.cancelling import end
 from kintsugi.errors import FailedPrecondition, KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.faults import LogFault
@@ -153,7 +154,7 @@ class Guardian:
             async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as tasks:
                 renewal = tasks.create_task(self._renew(token, limit))
                 await work(token)
-                renewal.cancel()
+                await end([renewal])
         except TimeoutError as error:
             raise Unavailable("the recovery lease was lost") from error
         except ExceptionGroup as group:

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
+from kintsugi.cancelling import end
 from kintsugi.errors import KintsugiError
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.faults import LogBehind, LogFault, LogForked, LogGap
@@ -143,8 +144,7 @@ class Replay:
                     if len(entries) < BATCH_RECORDS and not self._is_in_place():
                         await self._near_head(shard)
         finally:
-            upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
+            await end([upcoming])
 
     async def _near_head(self, shard: Shard) -> None:
         """Confirms that it is still the log we follow, and that all but the newest of it is applied; then joins the

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 
+from kintsugi.cancelling import end, finish
 from kintsugi.errors import Aborted, DeadlineExceeded, KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.faults import LogFault
@@ -154,7 +155,7 @@ class Replica:
                 await self._live()
         finally:
             self.settled.set()
-            await self._close()
+            await finish(self._close())
             self._writer.shutdown(wait=False)
 
     async def _live(self) -> None:
@@ -205,9 +206,7 @@ class Replica:
                     failed.result()
             return await replaying
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
 
     async def _serve_when_ready(self, replay: Replay) -> None:
         """Serves once the log gives nothing more and the index has followed the database. Then waits for the index to

@@ -2,13 +2,13 @@
 not what it was."""
 
 import asyncio
-import contextlib
 from dataclasses import dataclass, field
 from itertools import count
 
 import msgspec
 import pytest
 
+from kintsugi.cancelling import end
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.keys import Keys
 from kintsugi.log.append import AppendRequest, LogTarget, LogWriter
@@ -135,8 +135,7 @@ class World:
 
     async def close(self) -> None:
         if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+            await end([self._running])
         self._stop.set()
         await self._watching
         await self.redis.aclose()
@@ -221,9 +220,7 @@ async def test_a_joining_replica_gets_in_sync_while_somebody_writes(world, soon)
         await soon(lambda: ME in world.watcher.view.shards[UID, 0].in_sync, "the replica is in sync")
         assert not writing.done()
     finally:
-        writing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await writing
+        await end([writing])
 
 
 async def test_a_replica_that_lost_its_lease_rejoins_while_it_follows(world, soon):
