@@ -32,9 +32,9 @@ def _as_f64(values: object) -> npt.NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64)
 
 
-def _dots(rows: FloatArray, query: FloatArray) -> npt.NDArray[np.float64]:
+def _dots(rows: FloatArray, others: FloatArray) -> npt.NDArray[np.float64]:
     # Not `rows @ query`: its last bit depends on a row's place in the matrix, so equal vectors would not tie.
-    return _as_f64(np.vecdot(rows, query))
+    return _as_f64(np.vecdot(rows, others))
 
 
 def scores(metric: Metric, query: FloatArray, vectors: FloatArray) -> npt.NDArray[np.float64]:
@@ -46,5 +46,5 @@ def scores(metric: Metric, query: FloatArray, vectors: FloatArray) -> npt.NDArra
         return _dots(rows, q)
     if metric is Metric.L2:
         difference = rows - q
-        return -_as_f64(np.einsum("ij,ij->i", difference, difference))
-    return _as_f64(_dots(rows, q) / (np.sqrt(np.einsum("ij,ij->i", rows, rows)) * np.sqrt(q @ q)))
+        return -_dots(difference, difference)
+    return _as_f64(_dots(rows, q) / (np.sqrt(_dots(rows, rows)) * np.sqrt(q @ q)))

@@ -198,6 +198,8 @@ class VectorIndex:
         if not isinstance(matches, BatchMatches):
             # For one query usearch answers in another shape, already cut to what it found.
             return [self._known(matches.keys)]
+        if int(matches.counts.min()) == matches.keys.shape[1] and int(matches.keys.max()) < self._past_last_row:
+            return list(matches.keys)
         return [self._known(keys[:found]) for keys, found in zip(matches.keys, matches.counts, strict=True)]
 
     def _known(self, keys: Rows) -> Rows:

@@ -54,24 +54,28 @@ def rescore(
     if not len(rows):
         return [NOTHING for _ in candidates]
     present, stored = source.vectors(model, rows)
-    exact = stored.astype(np.float64)
     scored: list[Scored] = []
     start = 0
     for query, found in zip(queries, candidates, strict=True):
         mine = places[start : start + len(found)]
         start += len(found)
         mine = mine[present[mine]]
-        scored.append(best(rows[mine], scores(metric, query, exact[mine]), k))
+        # Widened to float64 query by query: that of a whole batch would not fit the caches.
+        scored.append(best(rows[mine], scores(metric, query, stored[mine]), k))
     return scored
 
 
 def rank(scored: Scored, columns: HitColumns, k: int) -> Ranked:
-    """Orders the rows that the columns still hold by score and id, and cuts to k."""
-    order = np.argsort(columns.rows, kind="stable")
-    ordered = columns.rows[order]
-    found = np.minimum(np.searchsorted(ordered, scored.rows), max(len(ordered) - 1, 0))
-    there = ordered[found] == scored.rows if len(ordered) else np.zeros(len(scored.rows), dtype=np.bool_)
-    places, values = order[found[there]] if len(ordered) else order, scored.scores[there]
-    ids = columns.ids
-    ranking = sorted(range(len(places)), key=lambda index: (-values[index], ids[int(places[index])]))[:k]
+    """Orders the rows that the columns still hold by score and id, and cuts to k. The columns' rows ascend."""
+    if not len(columns.rows):
+        return Ranked(np.empty(0, dtype=np.intp), np.empty(0, dtype=np.float64))
+    places = np.minimum(np.searchsorted(columns.rows, scored.rows), len(columns.rows) - 1)
+    there = columns.rows[places] == scored.rows
+    places, values = places[there], scored.scores[there]
+    ranking = np.argsort(-values, kind="stable")
+    ordered = values[ranking]
+    if (ordered[1:] == ordered[:-1]).any():
+        ids = columns.ids
+        ranking = np.array(sorted(range(len(places)), key=lambda index: (-values[index], ids[int(places[index])])))
+    ranking = ranking[:k]
     return Ranked(places[ranking], values[ranking])
