@@ -14,6 +14,7 @@ from typing import NamedTuple, Self, Unpack
 import grpc.aio
 import numpy as np
 import numpy.typing as npt
+from opentelemetry.trace import TracerProvider
 
 from kintsugi import limits
 from kintsugi.errors import NotFound
@@ -81,6 +82,7 @@ class AsyncClient:
     addresses: one or more coordinators as host:port; the first is used until it is unavailable, then the next.
     timeout_s: the time for a call with all its retries, unless the call names its own.
     retry: how long to wait between attempts.
+    tracer_provider: where the client's spans go; OpenTelemetry's global one by default, if the application set one.
     """
 
     def __init__(
@@ -90,9 +92,10 @@ class AsyncClient:
         timeout_s: float = limits.DEFAULT_DEADLINE_S,
         retry: RetryPolicy | None = None,
         clock: Clock | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         listed = (addresses,) if isinstance(addresses, str) else tuple(addresses)
-        self._connection = Connection(listed, retry or RetryPolicy(), clock or Clock())
+        self._connection = Connection(listed, retry or RetryPolicy(), clock or Clock(), tracer_provider)
         self._timeout_s = timeout_s
         self._coalescer: Coalescer[_Shared] = Coalescer(self._search_one, self._search_many)
 

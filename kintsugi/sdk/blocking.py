@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
+from opentelemetry.trace import TracerProvider
+
 from kintsugi import limits
 from kintsugi.sdk.aio import DEFAULT_ADDRESS, AsyncClient
 from kintsugi.sdk.retry import RetryPolicy
@@ -122,8 +124,9 @@ class Client:
         *,
         timeout_s: float = limits.DEFAULT_DEADLINE_S,
         retry: RetryPolicy | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
-        self._client = AsyncClient(addresses, timeout_s=timeout_s, retry=retry)
+        self._client = AsyncClient(addresses, timeout_s=timeout_s, retry=retry, tracer_provider=tracer_provider)
         self._thread = _LoopThread()
         # Also runs when the interpreter exits, before threads are torn down under gRPC.
         self._finalizer = weakref.finalize(self, self._thread.stop, self._client.close)

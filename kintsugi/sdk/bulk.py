@@ -129,6 +129,10 @@ class BulkUpload:
 
     async def run(self) -> BulkResult:
         """Sends everything. Raises the failure that cannot be overcome; everything answered until then is written."""
+        with self._connection.calling():
+            return await self._run()
+
+    async def _run(self) -> BulkResult:
         failures = 0
         told: KintsugiError | None = None
         while (first := self._next()) is not None:

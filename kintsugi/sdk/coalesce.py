@@ -10,12 +10,16 @@ from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
+from opentelemetry.trace import SpanContext
+
 from kintsugi.errors import InvalidArgument
 from kintsugi.limits import MAX_QUERIES
 from kintsugi.sdk.types import BatchResult, FloatArray, SearchResult
+from kintsugi.telemetry import tracing
 
 Key = TypeVar("Key", bound=Hashable)
 Waiter: TypeAlias = "asyncio.Future[SearchResult]"
+Caller: TypeAlias = SpanContext | None
 Answers: TypeAlias = "asyncio.Task[list[SearchResult | BaseException]]"
 
 
@@ -29,31 +33,36 @@ class Coalescer(Generic[Key]):
     ) -> None:
         self._search_one = search_one
         self._search_many = search_many
-        self._waiting: dict[Key, list[tuple[FloatArray, Waiter]]] = {}
+        self._waiting: dict[Key, list[tuple[FloatArray, Waiter, Caller]]] = {}
         self._running: set[Answers] = set()
 
     async def search(self, key: Key, vector: FloatArray) -> SearchResult:
         loop = asyncio.get_running_loop()
         future: Waiter = loop.create_future()
         waiting = self._waiting.setdefault(key, [])
-        waiting.append((vector, future))
+        waiting.append((vector, future, tracing.caller()))
         if len(waiting) == 1:
             loop.call_soon(self._start, key)
         return await future
 
     def _start(self, key: Key) -> None:
-        waiting = [(vector, future) for vector, future in self._waiting.pop(key) if not future.done()]
+        waiting = [one for one in self._waiting.pop(key) if not one[1].done()]
         for first in range(0, len(waiting), MAX_QUERIES):
             group = waiting[first : first + MAX_QUERIES]
-            futures = [future for _, future in group]
-            task = asyncio.get_running_loop().create_task(self._answers(key, [vector for vector, _ in group]))
+            futures = [future for _, future, _ in group]
+            callers = [caller for _, _, caller in group]
+            answers = self._answers(key, [vector for vector, _, _ in group], callers)
+            task = asyncio.get_running_loop().create_task(answers)
             self._running.add(task)
             task.add_done_callback(self._running.discard)
             task.add_done_callback(partial(_settle, futures))
             for future in futures:
                 future.add_done_callback(partial(_cancel_when_unwanted, futures, task))
 
-    async def _answers(self, key: Key, vectors: list[FloatArray]) -> list[SearchResult | BaseException]:
+    async def _answers(
+        self, key: Key, vectors: list[FloatArray], callers: list[Caller]
+    ) -> list[SearchResult | BaseException]:
+        tracing.link_callers(callers)
         if len(vectors) == 1:
             return [await self._search_one(key, vectors[0])]
         try:

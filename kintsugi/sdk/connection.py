@@ -13,10 +13,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from opentelemetry.trace import TracerProvider
+
 from kintsugi.errors import DeadlineExceeded, InvalidArgument, KintsugiError, Unavailable
 from kintsugi.rpc.channels import ChannelPool
 from kintsugi.rpc.errors import grpc_errors, is_told
+from kintsugi.sdk.calling import Calling
 from kintsugi.sdk.retry import RetryPolicy, at_the_deadline, is_retryable
+from kintsugi.telemetry.tracing import client_metadata
 from kintsugi.v1 import cluster_pb2_grpc, collections_pb2_grpc, documents_pb2_grpc, search_pb2_grpc
 
 if TYPE_CHECKING:
@@ -50,14 +54,21 @@ class Clock:
 class Connection:
     """Belongs to the event loop and the process that make the first call: gRPC survives neither another loop nor a fork."""
 
-    def __init__(self, addresses: Sequence[str], policy: RetryPolicy, clock: Clock) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        policy: RetryPolicy,
+        clock: Clock,
+        tracer_provider: TracerProvider | None = None,
+    ) -> None:
         if not addresses or any(not isinstance(address, str) or ":" not in address for address in addresses):
             raise InvalidArgument("addresses", f"is {addresses!r}", "must be one or more of the form host:port")
         self.policy = policy
         self.clock = clock
         self._addresses = tuple(addresses)
         self._in_use = 0
-        self._pool = ChannelPool()
+        self._pool = ChannelPool(client_metadata)
+        self._tracer_provider = tracer_provider
         self._stubs: dict[str, Stubs] = {}
         self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._closed = False
@@ -114,6 +125,21 @@ class Connection:
         """Repeats `attempt(stubs, remaining seconds)` until it succeeds with a settled answer, fails for good, or no
         time is left for another one: then the last answer stands, or the last failure that the cluster itself told.
         `changes` says that an attempt without answer may have had an effect."""
+        with self.calling():
+            return await self._attempts(attempt, timeout_s, is_settled, changes=changes)
+
+    def calling(self) -> Calling:
+        """What surrounds a call with all its attempts."""
+        return Calling(self._tracer_provider)
+
+    async def _attempts(
+        self,
+        attempt: Callable[[Stubs, float], Awaitable[T]],
+        timeout_s: float,
+        is_settled: Callable[[T], bool],
+        *,
+        changes: bool,
+    ) -> T:
         deadline = self.clock.now() + timeout_s
         attempts = 0
         told: KintsugiError | None = None

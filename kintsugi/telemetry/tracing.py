@@ -34,6 +34,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 _span: ContextVar[Span | None] = ContextVar("kintsugi_span", default=None)
 _links: ContextVar[tuple[SpanContext, ...]] = ContextVar("kintsugi_links", default=())
+_callers: ContextVar[tuple[SpanContext, ...]] = ContextVar("kintsugi_callers", default=())
 
 
 @dataclass(slots=True)
@@ -77,10 +78,14 @@ def begin_served(method: str, parent: str, links: str) -> Span | None:
 class ClientCall:
     """The span of one call of the client library with all its attempts; its name is known with the first of them."""
 
-    __slots__ = ("_started", "span")
+    __slots__ = ("_started", "outer", "span")
 
-    def __init__(self, provider: TracerProvider) -> None:
-        self.span = provider.get_tracer(_INSTRUMENTATION, VERSION).start_span(_INSTRUMENTATION, kind=SpanKind.CLIENT)
+    def __init__(self, provider: TracerProvider, outer: Span | None) -> None:
+        parent = trace.get_current_span().get_span_context()
+        links = [Link(caller) for caller in _callers.get() if caller != parent]
+        tracer = provider.get_tracer(_INSTRUMENTATION, VERSION)
+        self.span = tracer.start_span(_INSTRUMENTATION, kind=SpanKind.CLIENT, links=links)
+        self.outer = outer
         self._started = False
 
     def attempt(self, method: str) -> None:
@@ -100,10 +105,28 @@ def begin_call(provider: TracerProvider) -> ClientCall | None:
     application configured a tracer provider."""
     if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
         return None
-    call = ClientCall(provider)
+    call = ClientCall(provider, _span.get())
     _client_call.set(call)
     _span.set(call.span)
     return call
+
+
+def end_call(call: ClientCall, status: str) -> None:
+    """Ends the span and gives the task back what it had before."""
+    _client_call.set(None)
+    _span.set(call.outer)
+    end(call.span, status)
+
+
+def caller() -> SpanContext | None:
+    """The application's current span, when it is recorded."""
+    span = trace.get_current_span()
+    return span.get_span_context() if span.is_recording() else None
+
+
+def link_callers(callers: Iterable[SpanContext | None]) -> None:
+    """The next call of this task is made for all of these spans of the application; it is a child of one of them."""
+    _callers.set(tuple(dict.fromkeys(caller for caller in callers if caller is not None))[:MAX_LINKS])
 
 
 def end(span: Span, status: str) -> None:
