@@ -21,7 +21,7 @@ import jsonschema
 import pytest
 import yaml
 from harness.kustomize import kubectl, render_by_merge, render_with_kubectl, without_hashes
-from harness.waiting import until
+from harness.waiting import until, until_empty
 from packaging.requirements import Requirement
 from redis import Redis
 
@@ -31,6 +31,7 @@ from kintsugi.cli.cluster import init
 from kintsugi.cli.connection import DEFAULT_ADDRESS
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.local import cluster as local
+from kintsugi.local.folder import take_port
 from kintsugi.local.valkey import Valkey, free_port, server_command
 from kintsugi.redis_client import SOCKET_TIMEOUT_S, check_info
 from kintsugi.rpc.server import DEFAULT_GRACE_S, LIVENESS
@@ -526,13 +527,25 @@ def test_readme_names_variables_and_files_that_exist():
 # --- The processes of compose.yaml, without containers ----------------------------------------------------------------
 
 
+def end(process, patience_s):
+    """Drains a process, or kills it, so that none outlives its test."""
+    process.terminate()
+    try:
+        process.wait(patience_s)
+    finally:
+        process.kill()
+        process.wait()
+
+
 class Composed:
     """Starts the services of compose.yaml as processes of this machine: names and ports are replaced, nothing else."""
 
     def __init__(self, folder):
         self.folder = folder
         self.valkey = Valkey(folder / "valkey")
-        self.ports = {name: free_port() for _, name, _ in compose_servers()}
+        self.ports = {}
+        for _, name, _ in compose_servers():
+            self.ports[name] = take_port(None, set(self.ports.values()))
         self.processes = contextlib.ExitStack()
 
     def start(self):
@@ -542,8 +555,7 @@ class Composed:
             command = [sys.executable, *compose()["services"][name]["command"][1:]]
             with (self.folder / f"{name}.log").open("wb") as log:
                 process = subprocess.Popen(command, env=self.environment(name), cwd=ROOT, stdout=log, stderr=log)
-            self.processes.callback(process.wait, DRAIN_S[role])
-            self.processes.callback(process.terminate)
+            self.processes.callback(end, process, DRAIN_S[role])
 
     def init(self):
         """Runs the init service once more."""
@@ -570,8 +582,11 @@ class Composed:
         return Client([f"127.0.0.1:{self.ports[name]}" for name in self.ports if name.startswith("coordinator")])
 
     async def serves(self, service, name):
-        address = f"127.0.0.1:{self.ports[name]}"
-        await until(lambda: health.check(address, service).serving, f"{service} of {name} serves\n{self.logs()}")
+        async def problem():
+            found = await asyncio.to_thread(health.check, f"127.0.0.1:{self.ports[name]}", service)
+            return "" if found.serving else f"{service} of {name}: {found.message}\n{self.logs()}"
+
+        await until_empty(problem)
 
 
 @pytest.fixture
