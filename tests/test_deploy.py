@@ -184,8 +184,11 @@ def test_ports_are_those_that_the_processes_listen_on(objects):
     """From the setting over the container to the Service; coordinators have the port that clients assume."""
     for role, workload, container in servers(objects):
         port = int(environment_of(container, objects)["KINTSUGI_LISTEN"].rpartition(":")[2])
-        (exposed,) = container["ports"]
+        exposed, metrics = container["ports"]
         assert exposed["containerPort"] == port
+        listen = environment_of(container, objects)["KINTSUGI_METRICS_LISTEN"]
+        annotations = workload["spec"]["template"]["metadata"]["annotations"]
+        assert str(metrics["containerPort"]) == listen.rpartition(":")[2] == annotations["prometheus.io/port"]
         (service,) = [
             item for item in of_kind(objects, "Service") if item["spec"]["selector"] == labels_of_pods(workload)
         ]
@@ -473,7 +476,7 @@ def test_image_runs_as_the_user_of_the_manifests():
 def test_image_exposes_the_ports_of_the_processes():
     """Those that the manifests use, and the default of the image is the coordinator's."""
     (exposed,) = [value for word, value in dockerfile() if word == "EXPOSE"]
-    used = {str(c["ports"][0]["containerPort"]) for _, _, c in servers(rendered("k8s/base"))}
+    used = {str(port["containerPort"]) for _, _, c in servers(rendered("k8s/base")) for port in c["ports"]}
     assert set(exposed.split()) == used
     assert dockerfile_environment()["KINTSUGI_LISTEN"].rpartition(":")[2] == DEFAULT_ADDRESS.rpartition(":")[2]
 
