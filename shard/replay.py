@@ -13,11 +13,12 @@ What only a copy from a peer can settle ends the story; replica.py goes on from 
 """
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kintsugi.cancelling import end
-from kintsugi.errors import KintsugiError
+from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.faults import LogBehind, LogFault, LogForked, LogGap
 from kintsugi.log.read import Head, LogEntry
@@ -35,6 +36,8 @@ BATCH_RECORDS = 512
 QUIET_MS = 1000
 PAUSE_S = 0.25
 REPORT_INTERVAL_S = 0.2
+# A read that outlasts its wait by this much may have outlived a failover of Redis.
+STOOD_STILL_S = 0.5
 
 
 class Applies(Protocol):
@@ -49,7 +52,12 @@ class Applies(Protocol):
 
 class Replay:
     def __init__(
-        self, target: Applies, replica: shard_pb2.ReplicaRef, membership: Membership, around: Surroundings
+        self,
+        target: Applies,
+        replica: shard_pb2.ReplicaRef,
+        membership: Membership,
+        around: Surroundings,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._target = target
         self._replica = replica
@@ -59,8 +67,11 @@ class Replay:
         self._peers = around.peers
         self._positions = around.positions
         self._reader = around.reader(replica.collection_uid, replica.shard)
+        self._clock = clock
         self._reported_at = float("-inf")
         self._last_problem = ""
+        # Why the way on is the one that `run` returned, for people.
+        self.reason = ""
         # Set once the replica has all that the log can give it for now, or the log cannot be read.
         self.settled = asyncio.Event()
 
@@ -96,6 +107,7 @@ class Replay:
         standing = standing_of(fault, incarnation=self._incarnation(), epoch=shard.epoch)
         if standing is None:
             raise fault
+        self.reason = str(fault)
         way = way_on(standing, in_sync=self._is_in_sync(), has_in_sync_peers=bool(self._in_sync_peers(shard)))
         self._warn(LogEvent.REPLAY_OUT_OF_STEP, standing=standing.name, way=way.name, fault=str(fault))
         if way in (Way.WAIT, Way.RECOVER):
@@ -128,9 +140,10 @@ class Replay:
         A batch that is not full means that the head of the log is near: waiting for silence instead would keep a
         replica out for as long as somebody writes."""
         await self._verify(shard, ask_peers=True)
-        await self._report(force=True)
         if not self._is_in_sync():
+            # Before the report: nobody waits for the position of a replica out of sync.
             await self._membership.catching_up()
+        await self._report(shard, force=True)
         upcoming = self._read_on(shard, self._target.position.seq)
         try:
             while self._still_open(shard):
@@ -140,7 +153,7 @@ class Replay:
                 upcoming = self._read_on(shard, entries[-1].seq if entries else self._target.position.seq)
                 if entries:
                     await self._target.apply(entries)
-                    await self._report(force=False)
+                    await self._report(shard, force=False)
                     if len(entries) < BATCH_RECORDS and not self._is_in_place():
                         await self._near_head(shard)
         finally:
@@ -154,24 +167,39 @@ class Replay:
         """
         head = await self._verify(shard, ask_peers=not self._is_in_sync())
         if head.position.seq - self._target.position.seq < BATCH_RECORDS:
-            await self._report(force=True)
             if not self._is_in_sync():
                 await self._membership.catching_up()
+                await self._report(shard, force=True)
                 await self._membership.caught_up()
+            await self._report(shard, force=True)
             self._last_problem = ""
             self.settled.set()
 
-    async def _report(self, *, force: bool) -> None:
-        """Tells the log how far it may be trimmed for this replica. A late report only trims later."""
+    async def _report(self, shard: Shard, *, force: bool) -> None:
+        """Tells the log how far it may be trimmed for this replica. Raises LogGap when it was trimmed beyond it: then
+        nobody waited for this replica any more, and what it lacks must come from a peer."""
         now = asyncio.get_running_loop().time()
         if force or now - self._reported_at >= REPORT_INTERVAL_S:
             self._reported_at = now
             uid, number = self._replica.collection_uid, self._replica.shard
-            await self._positions.report(uid, number, self._member, self._target.position.seq)
+            seq = self._target.position.seq
+            if not (await self._positions.report(uid, number, self._member, seq)).held:
+                head = await self._verify(shard, ask_peers=False)  # tells what is wrong
+                raise LogGap(f"the log, now from {head.first_seq} on, did not wait for the replica, which was at {seq}")
 
     def _read_on(self, shard: Shard, after_seq: int) -> "asyncio.Task[list[LogEntry]]":
+        return asyncio.create_task(self._read(shard, after_seq))
+
+    async def _read(self, shard: Shard, after_seq: int) -> list[LogEntry]:
+        """Unavailable when it took too long: a process that stood still finds the answer of the old server, and the next
+        read would silently go to another one."""
         block_ms = QUIET_MS if self.settled.is_set() else 50
-        return asyncio.create_task(self._reader.read(shard.epoch, after_seq, BATCH_RECORDS, block_ms))
+        asked_at = self._clock()
+        entries = await self._reader.read(shard.epoch, after_seq, BATCH_RECORDS, block_ms)
+        took_s = self._clock() - asked_at
+        if took_s > block_ms / 1000 + STOOD_STILL_S:
+            raise Unavailable(f"reading the log took {took_s:.1f} s, it must be judged anew", reason="STOOD_STILL")
+        return entries
 
     def _is_open(self) -> bool:
         shard = self._shard()

@@ -2,6 +2,7 @@
 not what it was."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -85,7 +86,9 @@ class World:
             ME, settings, self.redis, self.keys, self.store, self.watcher, self.positions, self.peers, reports
         )
         self.reader = around.reader(UID, 0)
-        self.replay = Replay(self.database, REF, Membership(self.watcher, ME, UID, 0), around)
+        self.stood_still_s = 0.0
+        membership = Membership(self.watcher, ME, UID, 0)
+        self.replay = Replay(self.database, REF, membership, around, lambda: time.monotonic() + self.stood_still_s)
         self._numbers = count()
         self._stop = asyncio.Event()
         self._watching = asyncio.create_task(self.watcher.run(self._stop))
@@ -285,6 +288,40 @@ async def test_a_replica_that_the_log_was_trimmed_beyond_copies(world):
     assert await world.way() is Way.COPY
 
 
+async def test_a_replica_takes_up_its_hold_as_one_that_joins(world):
+    """Nobody waits for a replica out of sync, so what housekeeping drops until it joins must not be missed."""
+    await world.create(OUT_OF_SYNC, other=IN_SYNC)
+    await world.write(b"1", b"2")
+    join = world.replay._membership.catching_up
+
+    async def join_as_the_position_is_dropped():
+        await world.positions.drop(UID, 0, ME)
+        await join()
+
+    world.replay._membership.catching_up = join_as_the_position_is_dropped
+    world.start()
+    await world.settled()
+    assert (await world.positions.all(UID, 0))[ME] == 2
+    assert (await world.shard()).replicas[ME] is IN_SYNC
+
+
+async def test_a_replica_that_the_log_did_not_wait_for_starts_over(world):
+    """Trimmed beyond the replica between its look at the log and its hold: it copies, and says why."""
+    await world.create(OUT_OF_SYNC, other=IN_SYNC)
+    await world.write(b"1", b"2", b"3")
+    join = world.replay._membership.catching_up
+
+    async def join_as_the_log_is_trimmed():
+        await join()
+        await world.redis.xtrim(world.keys.shard(UID, 0).log, minid="1-3", approximate=False)
+
+    world.replay._membership.catching_up = join_as_the_log_is_trimmed
+    assert await world.way() is Way.COPY
+    assert "begins at 3" in world.replay.reason
+    assert ME not in await world.positions.all(UID, 0)
+    assert not world.database.applied
+
+
 async def test_the_last_in_sync_replica_has_nobody_to_copy_from(world, soon):
     """Trimmed beyond the only replica in sync, the log is rebuilt from that one: there is nothing else."""
     await world.create(other=OUT_OF_SYNC)
@@ -301,6 +338,26 @@ async def test_a_peer_that_holds_more_than_the_log_has_it_rebuilt(world, soon):
     await world.lose_last(1)
     world.peers.positions = [last]
     await recovers(world, soon)
+
+
+async def test_a_replay_that_stood_still_hears_its_peers_before_it_applies(world, soon):
+    """Redis failed over and lost entries that a peer holds, unseen by a process that stood still: nothing of the new
+    server's log is applied before the peers were asked again."""
+    await world.create(other=IN_SYNC)
+    await world.write(b"1")
+    read = world.replay._reader.read
+
+    async def read_over_a_failover(*arguments):
+        if not world.peers.positions:
+            world.peers.positions = [await world.write(b"2")]
+            await world.lose_last(1)
+            await world.write(b"other 2")
+            world.stood_still_s = 60.0
+        return await read(*arguments)
+
+    world.replay._reader.read = read_over_a_failover
+    await recovers(world, soon)
+    assert world.database.payloads == []
 
 
 async def test_a_log_of_a_later_epoch_is_waited_for(world, soon):
