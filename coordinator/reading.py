@@ -42,6 +42,7 @@ def build_reading(
     """`registry` is a RegistryWatcher; `stub_of` gives the stub of a shard server by address."""
     settings = settings or ReadSettings()
     views = Views(registry, clock)
+    registry.subscribe(views.note_leases)
     calls = ShardCalls(stub_of)
     admission = Admission(max_running=settings.max_running, max_waiting=settings.max_waiting, clock=clock)
     batcher = Batcher(calls.search, clock, settings.batching)

@@ -5,7 +5,7 @@ not repeated at once when it changed nothing, so that requests for unknown names
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from coordinator.deadline import Clock, Deadline
@@ -32,6 +32,7 @@ class Registry(Protocol):
     @property
     def leases(self) -> Mapping[str, Lease]: ...
     async def refresh(self) -> object: ...
+    def subscribe(self, callback: Callable[[], None]) -> object: ...
 
 
 class Views:
@@ -42,6 +43,8 @@ class Views:
         self._believed_until = float("-inf")
         # Documents by (collection uid, shard), as replicas said when they answered.
         self._counted: dict[tuple[str, int], int] = {}
+        # Documents by "uid/shard", as leases told while they lasted.
+        self._leased: dict[str, int] = {}
 
     def current(self) -> View:
         view = self._registry.view
@@ -87,9 +90,18 @@ class Views:
         view = self._registry.view
         if view is not None and len(self._counted) > 2 * len(view.shards):
             self._counted = {key: count for key, count in self._counted.items() if key in view.shards}
-        field = f"{uid}/{shard}"
-        leased = (lease.documents.get(field, 0) for lease in self._registry.leases.values())
-        return self._counted.get((uid, shard), max(leased, default=0))
+        self.note_leases()
+        return self._counted.get((uid, shard), self._leased.get(f"{uid}/{shard}", 0))
+
+    def note_leases(self) -> None:
+        """Remembers what the leases tell: a server's lease ends soon after the server."""
+        leased: dict[str, int] = {}
+        for lease in self._registry.leases.values():
+            for field, documents in lease.documents.items():
+                leased[field] = max(documents, leased.get(field, 0))
+        known = self._registry.view.shards if self._registry.view is not None else {}
+        fields = {f"{uid}/{shard}" for uid, shard in known}
+        self._leased = {field: count for field, count in {**self._leased, **leased}.items() if field in fields}
 
     async def _refresh(self) -> object:
         try:

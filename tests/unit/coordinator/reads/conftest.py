@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import grpc
@@ -149,6 +149,10 @@ class FakeRegistry:
         self.pending: View | None = None
         self.leases: dict[str, FakeLease] = {}
         self.refreshes = 0
+        self.callbacks: list[Callable[[], None]] = []
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        self.callbacks.append(callback)
 
     async def refresh(self) -> None:
         self.refreshes += 1
