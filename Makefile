@@ -43,6 +43,7 @@ verify: $(STAMP)
 	$(BIN)/python scripts/gen_protos.py --check
 	$(BIN)/python scripts/state_diagrams.py --check
 	$(BIN)/python scripts/settings_tables.py --check
+	$(BIN)/python scripts/telemetry_tables.py --check
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

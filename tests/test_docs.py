@@ -223,7 +223,7 @@ def test_documented_ids_are_owned_by_the_shards_that_the_code_computes() -> None
         assert [ids.shard_of(doc_id, count) for count in (2, 3, 8, 256)] == [int(shard) for shard in shards], text
 
 
-@pytest.mark.parametrize("script", ["state_diagrams.py", "settings_tables.py"])
+@pytest.mark.parametrize("script", ["state_diagrams.py", "settings_tables.py", "telemetry_tables.py"])
 def test_generated_parts_of_documents_are_current(script: str) -> None:
     """Diagrams and tables follow the code, or they lie."""
     command = [sys.executable, str(ROOT / "scripts" / script), "--check"]

@@ -13,6 +13,7 @@ import click
 from kintsugi.errors import KintsugiError
 from kintsugi.limits import MAX_REPLICAS, MAX_SHARDS
 from kintsugi.local.cluster import LocalCluster
+from kintsugi.local.folder import TARGETS_FILE
 from kintsugi.local.supervisor import Supervisor
 from kintsugi.registry.records import Defaults
 
@@ -158,4 +159,5 @@ def _greet(cluster: LocalCluster) -> None:
         click.echo(f"  coordinator  {address}")
     click.echo(f"  data         {cluster.data}")
     click.echo(f"  logs         {cluster.data / 'logs'}")
+    click.echo(f"  metrics      {cluster.data / TARGETS_FILE} lists where")
     click.echo("Ctrl-C stops it.")

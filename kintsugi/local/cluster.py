@@ -19,7 +19,7 @@ import msgspec
 
 from kintsugi.errors import FailedPrecondition, InvalidArgument, Unavailable
 from kintsugi.local import readiness, valkey
-from kintsugi.local.folder import HOST, ClusterFile, DataFolder, is_free, new_cluster_id, take_port
+from kintsugi.local.folder import HOST, ClusterFile, DataFolder, is_free, metrics_port_of, new_cluster_id, take_port
 from kintsugi.local.initialise import change_defaults, initialise
 from kintsugi.local.process import Command, ManagedProcess
 from kintsugi.registry.records import Defaults
@@ -93,6 +93,11 @@ class LocalCluster:
     def address_of(self, name: str) -> str:
         self._process(name)
         return f"{HOST}:{self._known.ports[name]}"
+
+    def metrics_address_of(self, name: str) -> str:
+        """Where a coordinator or shard server serves its metrics. Valkey has none."""
+        self._process(name)
+        return f"{HOST}:{self._known.ports[metrics_port_of(name)]}"
 
     def pid(self, name: str) -> int:
         return self._process(name).pid
@@ -207,7 +212,7 @@ class LocalCluster:
                 f"servers is {servers}, must be at least {before.servers}: data folder {self.data} holds their replicas"
             )
         names = [f"coordinator-{n}" for n in range(coordinators)]
-        names = [f"shard-{n}" for n in range(servers)] + names
+        measured = names = [f"shard-{n}" for n in range(servers)] + names
         if self._outside_redis_url is None:
             names = [VALKEY, *names]
         self._file = ClusterFile(
@@ -215,9 +220,10 @@ class LocalCluster:
             servers=servers,
             coordinators=coordinators,
             initialised=before.initialised if before else False,
-            ports=self._ports(names, before.ports if before else {}),
+            ports=self._ports([*names, *map(metrics_port_of, measured)], before.ports if before else {}),
         )
         self._folder.write(self._file)
+        self._folder.write_targets({name: self._file.ports[metrics_port_of(name)] for name in measured})
         self._processes = {name: ManagedProcess(name) for name in names}
 
     def _ports(self, names: list[str], remembered: Mapping[str, int]) -> dict[str, int]:
@@ -245,6 +251,7 @@ class LocalCluster:
             *("--advertise", f"{HOST}:{port}"),
             *("--redis", self.redis_url),
             *("--namespace", self._namespace),
+            *("--metrics-listen", self.metrics_address_of(name)),
         ]
 
     def _wait_for_valkey(self) -> None:

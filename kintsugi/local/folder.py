@@ -11,6 +11,7 @@ import random
 import socket
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,8 +31,17 @@ _ORPHAN_WAIT_S = 5.0
 _POLL_S = 0.05
 
 
+# For Prometheus' file_sd_configs.
+TARGETS_FILE = "prometheus-targets.json"
+
+
+def metrics_port_of(name: str) -> str:
+    """The name under which the port for a process' metrics is remembered."""
+    return f"metrics-{name}"
+
+
 class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What cluster.json holds. `ports` maps process names to ports."""
+    """What cluster.json holds. `ports` maps the names of processes, and of their metrics, to ports."""
 
     cluster_id: str
     servers: int
@@ -82,6 +92,11 @@ class DataFolder:
             return None
         except msgspec.DecodeError as error:
             raise FailedPrecondition(f"{file} cannot be read: {error}") from error
+
+    def write_targets(self, ports: Mapping[str, int]) -> None:
+        """Tells Prometheus where the processes serve their metrics."""
+        targets = [{"targets": [f"{HOST}:{port}"], "labels": {"process": name}} for name, port in ports.items()]
+        (self.path / TARGETS_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(targets), indent=2) + b"\n")
 
     def write(self, content: ClusterFile) -> None:
         file = self.path / "cluster.json"

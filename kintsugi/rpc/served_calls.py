@@ -27,6 +27,8 @@ class Method:
 
     def __init__(self, full_name: str) -> None:
         self._name = full_name.lstrip("/")
+        # Nobody looks for the traces of health checks and reflection.
+        self._is_ours = self._name.startswith("kintsugi.")
         self._seconds: dict[str, Histogram] = {}
 
     def begin(self, metadata: Iterable[tuple[str, Any]] | None) -> "ServedCall":
@@ -40,7 +42,8 @@ class Method:
             elif key == TRACE_LINKS_KEY:
                 links = value
         telemetry.bind_request_id(offered)
-        return ServedCall(self, tracing.begin_served(self._name, parent, links))
+        span = tracing.begin_served(self._name, parent, links) if self._is_ours else None
+        return ServedCall(self, span)
 
     def seconds(self, code: str) -> Histogram:
         found = self._seconds.get(code)

@@ -126,7 +126,7 @@ def caller() -> SpanContext | None:
 
 def link_callers(callers: Iterable[SpanContext | None]) -> None:
     """The next call of this task is made for all of these spans of the application; it is a child of one of them."""
-    _callers.set(tuple(dict.fromkeys(caller for caller in callers if caller is not None))[:MAX_LINKS])
+    _callers.set(tuple(_each_once(callers))[:MAX_LINKS])
 
 
 def end(span: Span, status: str) -> None:
@@ -200,7 +200,12 @@ class Stages:
 
 def span_contexts(spans: Iterable[Span | None]) -> list[SpanContext]:
     """The contexts of those spans that there are, each once."""
-    return list(dict.fromkeys(span.get_span_context() for span in spans if span is not None))
+    return _each_once(span.get_span_context() for span in spans if span is not None)
+
+
+def _each_once(contexts: Iterable[SpanContext | None]) -> list[SpanContext]:
+    # By their ids: contexts cannot be hashed.
+    return list({(one.trace_id, one.span_id): one for one in contexts if one is not None}.values())
 
 
 def _attributes(method: str) -> dict[str, Value]:
