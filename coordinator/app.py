@@ -23,6 +23,7 @@ from coordinator.shard_log import ShardLogs
 from coordinator.status import Status
 from coordinator.views import Views
 from coordinator.writes import Writes
+from kintsugi.cancelling import end
 from kintsugi.errors import Unavailable
 from kintsugi.internal.v1.shard_pb2_grpc import ShardStub
 from kintsugi.keys import Keys
@@ -93,7 +94,9 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
         return await LogReader(redis, keys, uid, shard).head()
 
     status = Status(watcher, calls, head, member, lambda: lifecycle.state, lambda: machine_status(settings.data))
-    housekeeping = Housekeeping(watcher, LogPositions(redis, keys), Patience(settings.out_of_sync_after_s))
+    patience = Patience(settings.out_of_sync_after_s)
+    positions = LogPositions(redis, keys)
+    housekeeping = Housekeeping(watcher, positions, head, patience, max_log_bytes=settings.max_log_bytes)
     server = RpcServer(settings.listen)
     reading = build_reading(
         watcher,
@@ -145,11 +148,9 @@ async def serve(settings: CoordinatorSettings, stop: asyncio.Event) -> None:
             )
             running = [tasks.create_task(one) for one in work]
             await stop.wait()
-            for task in (running[0], running[-1]):
-                task.cancel()
+            await end((running[0], running[-1]))
             await _drain(parts, enrolment)
-            for task in running:
-                task.cancel()
+            await end(running)
     parts.lifecycle.advance(LifecycleEvent.DRAINED)
     await parts.channels.close()
     await parts.redis.aclose()

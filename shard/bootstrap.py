@@ -2,8 +2,8 @@
 
     hold the log at the peer's position -> copy into a folder aside -> verify -> keep a divergent tail -> swap
 
-The hold keeps the log from being trimmed beyond the copy, so the replica can go on from it. When the log is trimmed
-all the same (its byte bound rules), the replica finds itself behind again and starts over.
+The hold keeps the log from being trimmed beyond the copy, so the replica can go on from it. The log's byte bound rules:
+when the log has kept too much for it, the coordinators drop the hold, and the replica starts over.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from shard.storage import Storage
 _log = logger("bootstrap")
 
 DATABASE_FILE = "data.mdb"
+CHECK_HOLD_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Bootstrap:
     positions: LogPositions
     membership: Membership
     tell: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
 
     async def fetch(self, peer: str, incoming: Path) -> None:
         """Copies the peer's database into `incoming`. Unavailable when the replica may not be replaced, the peer fails,
@@ -51,10 +53,11 @@ class Bootstrap:
             raise Unavailable(f"the log does not hold what follows {seq}, where {peer} is; a copy could not go on")
         await asyncio.to_thread(empty_folder, incoming)
         _log.info(LogEvent.BOOTSTRAP_STARTED, **self._names(), peer=peer, hold_seq=answer.durable.seq)
-        await self._copy(peer, incoming / DATABASE_FILE)
+        await self._copy(peer, incoming / DATABASE_FILE, seq)
 
-    async def _copy(self, peer: str, target: Path) -> None:
+    async def _copy(self, peer: str, target: Path, hold_seq: int) -> None:
         digest, claimed, received, total = hashlib.sha256(), b"", 0, 0
+        checked_at = self.clock()
         with target.open("wb") as file:
             async for chunk in self.peers.snapshot(peer, self.replica):
                 total = chunk.total_bytes or total
@@ -63,9 +66,23 @@ class Bootstrap:
                 digest.update(chunk.data)
                 received += len(chunk.data)
                 self.tell(f"copying from {peer}: {received} of {total} bytes")
+                if self.clock() - checked_at >= CHECK_HOLD_S:
+                    checked_at = self.clock()
+                    await self._check_hold(hold_seq)
         await asyncio.to_thread(DISK.sync_file, target)
         if claimed != digest.digest():
             raise Unavailable(f"copy from {peer} is damaged: {received} of {total} bytes, checksum differs")
+
+    async def _check_hold(self, seq: int) -> None:
+        """Unavailable when the log no longer waits for this copy. To report again would only take up the hold anew."""
+        try:
+            held = await self.positions.all(self.replica.collection_uid, self.replica.shard)
+        except KintsugiError:
+            return  # the copy goes on without Redis; replay judges it
+        if self.member not in held:
+            raise Unavailable(
+                f"the log kept too much while this copy was made and no longer waits for it at {seq}; it starts over"
+            )
 
     async def save_divergent_tail(self, peer: str, storage: Storage, folder: Path) -> Path | None:
         """Writes what this replica holds and the peer does not to a file, for people; None when there is nothing."""

@@ -91,6 +91,7 @@ class Replica:
         # Opened and closed on the writer's thread only, so that a cancelled opening is still closed behind it.
         self._engine: Engine | None = None
         self._is_corrupt = False
+        self._copying_because = ""
         self._failures = 0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write-{collection.name}-{shard}")
         self._membership = Membership(around.watcher, around.member, collection.uid, shard)
@@ -129,7 +130,7 @@ class Replica:
                 break
             if loop.time() >= end:
                 raise DeadlineExceeded(
-                    f"replica {self._title} is at offset {engine.searchable_seq if searchable else engine.position.seq}, "
+                    f"replica {self._title} is at sequence number {engine.searchable_seq if searchable else engine.position.seq}, "
                     f"not yet at {position.seq}"
                 )
         held = engine.storage.digest_at(position.seq) if position.seq else b""
@@ -164,8 +165,9 @@ class Replica:
             if self._is_corrupt and self._in_sync_peers():
                 await self._set_aside_corrupt()
             await self._open()
-            way = await self._replay_and_serve()
-            await self._copy_from_peer(diverged=way is Way.SAVE_AND_COPY)
+            replay = Replay(_WriterThread(self.engine, self._writer), self.ref, self._membership, self._around)
+            way = await self._replay_and_serve(replay)
+            await self._copy_from_peer(replay.reason, diverged=way is Way.SAVE_AND_COPY)
         except StorageCorrupt as fault:
             # The only copy there is stays where it is, until people decide.
             self._is_corrupt = True
@@ -192,9 +194,8 @@ class Replica:
             self.collection, self._folder, self._around.settings, on_version, self._around.observe
         )
 
-    async def _replay_and_serve(self) -> Way:
+    async def _replay_and_serve(self, replay: Replay) -> Way:
         """Runs until the replay ends with a way on, or it or the index fails."""
-        replay = Replay(_WriterThread(self.engine, self._writer), self.ref, self._membership, self._around)
         replaying = asyncio.create_task(replay.run())
         serving = asyncio.create_task(self._serve_when_ready(replay))
         trimming = asyncio.create_task(self._trim_regularly())
@@ -238,8 +239,9 @@ class Replica:
             except KintsugiError as error:
                 _log.warning(LogEvent.TRIM_POSTPONED, **self._names(), error=str(error))
 
-    async def _copy_from_peer(self, *, diverged: bool) -> None:
-        self._enter(ReplicaPhase.BOOTSTRAPPING, "")
+    async def _copy_from_peer(self, reason: str, *, diverged: bool) -> None:
+        self._copying_because = reason
+        self._enter(ReplicaPhase.BOOTSTRAPPING, reason)
         peer = await first_serving_peer(self._around.peers, self._in_sync_peers(), self.ref)
         if diverged and self._engine is not None:
             await self._copying.save_divergent_tail(peer, self._engine.storage, self._folders.diverged)
@@ -249,7 +251,7 @@ class Replica:
 
     async def _set_aside_corrupt(self) -> None:
         """Puts a copy from a peer into the place of an unreadable database, which is kept for people."""
-        await self._copy_from_peer(diverged=False)
+        await self._copy_from_peer("its database cannot be read", diverged=False)
         if self._folder.database.exists():
             await asyncio.to_thread(self._folders.set_aside, self._folder.database, "corrupt")
 
@@ -289,7 +291,7 @@ class Replica:
 
     def _tell_copying(self, message: str) -> None:
         if self.phase is ReplicaPhase.BOOTSTRAPPING:
-            self.message = message
+            self.message = f"{message}, because {self._copying_because}"
 
     def _in_sync_peers(self) -> list[str]:
         shard = self._shard()

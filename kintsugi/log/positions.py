@@ -13,6 +13,7 @@ from kintsugi.log.scripts import log_script, shard_keys
 from kintsugi.redis_client import RedisClient, redis_errors
 
 _REPORT = log_script("report.lua")
+_DROP = log_script("drop_position.lua")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class LogPositions:
         self.last_reported: dict[tuple[str, int], Reported] = {}
 
     async def report(self, uid: str, shard: int, member: str, seq: int) -> Reported:
-        """Sets a member's position."""
+        """Sets a member's position, unless it comes too late: the log no longer holds every entry after it."""
         with redis_errors(f"reporting a position in log {uid}/{shard}"):
             held, head_seq, kept_bytes = await _REPORT.run(
                 self._client, shard_keys(self._keys, uid, shard), [member, seq]
@@ -41,10 +42,13 @@ class LogPositions:
         reported = self.last_reported[uid, shard] = Reported(bool(held), head_seq, kept_bytes)
         return reported
 
-    async def drop(self, uid: str, shard: int, member: str) -> None:
-        """Forgets a member: trimming no longer waits for it."""
+    async def drop(self, uid: str, shard: int, member: str, at: int | None = None) -> bool:
+        """Forgets a member: trimming no longer waits for it. Not if it is no longer `at` that position, when given:
+        who moves on may have become somebody to wait for. Returns whether it was forgotten."""
+        expected = "" if at is None else str(at)
         with redis_errors(f"dropping a position in log {uid}/{shard}"):
-            await self._client.execute_command("HDEL", self._keys.shard(uid, shard).positions, member)
+            dropped = await _DROP.run(self._client, shard_keys(self._keys, uid, shard), [member, expected])
+        return bool(dropped)
 
     async def all(self, uid: str, shard: int) -> dict[str, int]:
         with redis_errors(f"reading the positions of log {uid}/{shard}"):

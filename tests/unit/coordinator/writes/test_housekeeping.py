@@ -3,8 +3,13 @@
 import pytest
 
 from coordinator.housekeeping import Housekeeping, Patience
+from kintsugi.log.read import Head
+from kintsugi.position import Position
 from kintsugi.registry.records import Member, ReplicaState, Role
 from kintsugi.registry.watch import RegistryHealth
+
+IN_SYNC, JOINING, OUT_OF_SYNC = ReplicaState.IN_SYNC, ReplicaState.JOINING, ReplicaState.OUT_OF_SYNC
+MAX_LOG_BYTES = 1000
 
 
 class Positions:
@@ -12,12 +17,19 @@ class Positions:
 
     def __init__(self):
         self.held = {("uid1", shard): {"shard-a": 5, "shard-b": 7} for shard in (0, 1)}
+        # Where a member gets to between being read and being dropped.
+        self.moved_to = None
 
     async def all(self, uid, shard):
         return dict(self.held[uid, shard])
 
-    async def drop(self, uid, shard, member):
+    async def drop(self, uid, shard, member, at=None):
+        if self.moved_to is not None:
+            self.held[uid, shard][member] = self.moved_to
+        if at is not None and self.held[uid, shard].get(member) != at:
+            return False
         del self.held[uid, shard][member]
+        return True
 
 
 @pytest.fixture
@@ -26,8 +38,17 @@ def positions():
 
 
 @pytest.fixture
-def housekeeping(registry, positions):
-    return Housekeeping(registry, positions, Patience(10.0, 100.0))
+def kept():
+    """What the log keeps: its first sequence number and its bytes."""
+    return {"first_seq": 1, "bytes": 10}
+
+
+@pytest.fixture
+def housekeeping(registry, positions, kept):
+    async def head(_uid, _shard):
+        return Head(1, Position(1, 100, b"d"), 0, b"", kept["first_seq"], kept["bytes"], open=True)
+
+    return Housekeeping(registry, positions, head, Patience(10.0, 100.0), max_log_bytes=MAX_LOG_BYTES)
 
 
 async def test_member_without_lease_leaves_the_in_sync_set_with_its_positions(housekeeping, registry, positions):
@@ -35,7 +56,7 @@ async def test_member_without_lease_leaves_the_in_sync_set_with_its_positions(ho
     registry.absent_s["shard-b"] = 10.0
     await housekeeping.sweep()
     for shard in registry.view.shards.values():
-        assert shard.replicas == {"shard-a": ReplicaState.IN_SYNC, "shard-b": ReplicaState.OUT_OF_SYNC}
+        assert shard.replicas == {"shard-a": IN_SYNC, "shard-b": OUT_OF_SYNC}
     assert positions.held == {("uid1", 0): {"shard-a": 5}, ("uid1", 1): {"shard-a": 5}}
 
 
@@ -57,9 +78,68 @@ async def test_last_in_sync_replica_never_leaves(housekeeping, registry, positio
     assert list(positions.held["uid1", 0]) == [left]
 
 
-async def test_hold_of_a_living_member_that_joins_stays(housekeeping, registry, positions, kit):
-    """It sets its position before the registry calls it joining."""
-    registry.set(kit.shard(0, replicas={"shard-a": ReplicaState.IN_SYNC, "shard-b": ReplicaState.OUT_OF_SYNC}))
+async def test_a_replica_out_of_sync_does_not_hold_the_log_however_alive_its_server_is(
+    housekeeping, registry, positions, kit
+):
+    """One whose disk is full would fill the log for ever; one that joins is waited for."""
+    registry.set(kit.shard(0, replicas={"shard-a": IN_SYNC, "shard-b": OUT_OF_SYNC}))
+    registry.set(kit.shard(1, replicas={"shard-a": IN_SYNC, "shard-b": JOINING}))
+    await housekeeping.sweep()
+    assert positions.held == {("uid1", 0): {"shard-a": 5}, ("uid1", 1): {"shard-a": 5, "shard-b": 7}}
+
+
+async def test_a_replica_that_began_to_join_keeps_its_position(housekeeping, registry, positions, kit):
+    """What the registry said before counts for nothing: it is read again behind the positions, before one is dropped."""
+    registry.set(kit.shard(0, replicas={"shard-a": IN_SYNC, "shard-b": OUT_OF_SYNC}))
+    joining = kit.shard(0, replicas={"shard-a": IN_SYNC, "shard-b": JOINING})
+    records = [registry.view.collections["uid1"], joining, kit.shard(1), *registry.view.members.values()]
+    registry.newer = kit.snapshot(records, revision=99)
+    await housekeeping.sweep()
+    assert positions.held["uid1", 0] == {"shard-a": 5, "shard-b": 7}
+
+
+async def test_a_position_that_moved_on_is_not_dropped(housekeeping, registry, positions, kit):
+    """Its replica reported again, perhaps as one that joins by now."""
+    registry.set(kit.shard(0, replicas={"shard-a": IN_SYNC, "shard-b": OUT_OF_SYNC}))
+    positions.moved_to = 8
+    await housekeeping.sweep()
+    assert positions.held["uid1", 0] == {"shard-a": 5, "shard-b": 8}
+
+
+@pytest.fixture
+def joining(registry, kit):
+    """The registry, with shard-b joining shard 0."""
+    registry.set(kit.shard(0, replicas={"shard-a": IN_SYNC, "shard-b": JOINING}))
+    return registry
+
+
+HALF_FULL = {"first_seq": 3, "bytes": MAX_LOG_BYTES // 2 + 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "in_sync_at", "left"),
+    [
+        ({}, 5, {"shard-a": 5}),
+        ({"bytes": MAX_LOG_BYTES // 2}, 5, {"shard-a": 5, "shard-b": 3}),  # there is room
+        ({}, 3, {"shard-a": 3, "shard-b": 3}),  # an in-sync replica is as far behind
+        ({"first_seq": 2}, 5, {"shard-a": 5, "shard-b": 3}),  # an earlier break has not shown yet
+    ],
+)
+async def test_a_log_waits_for_a_joining_replica_up_to_half_of_its_bound(
+    housekeeping, positions, joining, kept, changes, in_sync_at, left
+):
+    """The rest is for what arrives while in-sync replicas are away; only the hold that keeps the log is broken."""
+    positions.held["uid1", 0] = {"shard-a": in_sync_at, "shard-b": 3}
+    kept.update(HALF_FULL | changes)
+    await housekeeping.sweep()
+    assert positions.held["uid1", 0] == left
+
+
+async def test_a_joining_replica_with_nobody_to_copy_from_keeps_its_hold(housekeeping, joining, positions, kept):
+    """The log is all that it has."""
+    positions.held["uid1", 0] = {"shard-a": 5, "shard-b": 3}
+    kept.update(HALF_FULL)
+    del joining.leases["shard-a"]
     await housekeeping.sweep()
     assert "shard-b" in positions.held["uid1", 0]
 

@@ -220,6 +220,17 @@ async def test_trimming_keeps_what_any_position_needs(log):
     assert [entry.seq for entry in await log.entries()] == list(range(9, 13))
 
 
+async def test_a_position_is_dropped_only_where_it_was_seen(log):
+    """Who moved on since may have become somebody to wait for."""
+    await log.append(b"a", b"b")
+    await log.report("b", 1)
+    assert not await log.positions.drop(UID, SHARD, "b", 0)
+    assert (await log.positions.all(UID, SHARD))["b"] == 1
+    assert await log.positions.drop(UID, SHARD, "b", 1)
+    assert not await log.positions.drop(UID, SHARD, "b")
+    assert "b" not in await log.positions.all(UID, SHARD)
+
+
 async def test_trimming_keeps_the_last_entry_and_heeds_no_position_beyond_it(log):
     """A position ahead of the log, of a replica that knows more, removes nothing that is needed."""
     await log.append(b"a", b"b")

@@ -149,6 +149,7 @@ async def test_report_tells_whether_the_log_still_holds_what_follows(log, redis)
     assert await log.report("late", 0)
     await redis.xtrim(log.stream, minid="1-3", approximate=False)
     assert not await log.report("late", 1)
+    assert "late" not in await log.positions.all(UID, SHARD), "a hold that came too late would stop every later trim"
     assert await log.report("late", 2)
     assert await log.positions.all(UID, SHARD) == {"a": 0, "late": 2}
 
