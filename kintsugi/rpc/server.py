@@ -6,6 +6,7 @@ Knows nothing about what the services do.
 """
 
 import asyncio
+import faulthandler
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -147,7 +148,9 @@ def remaining_s(context: "grpc.aio.ServicerContext[Any, Any]") -> float:
 
 def run_process(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     """Runs a process on uvloop until main returns and gives its exit code. SIGTERM and SIGINT set the event that
-    main gets; main drains and returns. An error of ours is logged in one line, any other one with its traceback."""
+    main gets; main drains and returns. An error of ours is logged in one line, any other one with its traceback, and a
+    crash in native code with the stacks of all threads."""
+    faulthandler.enable()
     log = logger("process")
 
     async def run() -> None:

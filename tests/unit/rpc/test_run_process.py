@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, os, signal, sys
 from kintsugi import telemetry
 from kintsugi.errors import Unavailable
 from kintsugi.rpc.server import run_process
@@ -19,6 +19,8 @@ async def main(stop):
         raise Unavailable("redis does not answer")
     if what == "defect":
         raise ValueError("secret")
+    if what == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
     print("ready", flush=True)
     await stop.wait()
     print("drained", flush=True)
@@ -70,3 +72,12 @@ def test_defect_is_logged_with_its_traceback_and_exit_code_1():
     assert process.returncode == 1
     assert line["event"] == "process_failed"
     assert "ValueError: secret" in line["exception"]
+
+
+def test_crash_in_native_code_leaves_the_stacks():
+    """What a segmentation fault interrupted stands in the process's log."""
+    process = start("crash")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in errors
+    assert "in main" in errors
