@@ -5,7 +5,7 @@ process: spans that cannot be sent are dropped.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,19 +49,18 @@ def exported(trace_to: str, ratio: float, origin: Origin) -> Iterator[None]:
     resource = Resource.create({name.value: value for name, value in names.items()})
     # What has no parent was drawn by ratio before a span is made: see tracing.begin_served.
     provider = TracerProvider(ParentBased(ALWAYS_ON), resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(_exporter(trace_to)))
-    tracing.record_to(provider, ratio)
-    logger("tracing").info(LogEvent.TRACES_EXPORTED, to=trace_to, ratio=ratio)
-    try:
+    with ExitStack() as closing:
+        provider.add_span_processor(BatchSpanProcessor(_exporter(trace_to, closing)))
+        closing.callback(provider.shutdown)
+        closing.callback(tracing.record_to, None, 0.0)
+        tracing.record_to(provider, ratio)
+        logger("tracing").info(LogEvent.TRACES_EXPORTED, to=trace_to, ratio=ratio)
         yield
-    finally:
-        tracing.record_to(None, 0.0)
-        provider.shutdown()
 
 
-def _exporter(trace_to: str) -> "SpanExporter":
+def _exporter(trace_to: str, closing: ExitStack) -> "SpanExporter":
     if trace_to.startswith(_FILE):
-        return _to_file(Path(trace_to.removeprefix(_FILE)))
+        return _to_file(Path(trace_to.removeprefix(_FILE)), closing)
     if not trace_to.startswith(("http://", "https://")):
         raise FailedPrecondition(f"trace_to is {trace_to}, must be http://HOST:PORT, https://HOST:PORT or file:PATH")
     try:
@@ -74,7 +73,7 @@ def _exporter(trace_to: str) -> "SpanExporter":
     return exporter
 
 
-def _to_file(path: Path) -> "SpanExporter":
+def _to_file(path: Path, closing: ExitStack) -> "SpanExporter":
     """One JSON object per line."""
     from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415
 
@@ -82,6 +81,7 @@ def _to_file(path: Path) -> "SpanExporter":
         return f"{span.to_json(indent=None)}\n"
 
     try:
-        return ConsoleSpanExporter(out=path.open("a", encoding="utf-8"), formatter=line)
+        file = closing.enter_context(path.open("a", encoding="utf-8"))
     except OSError as error:
         raise FailedPrecondition(f"trace_to is file:{path}, which cannot be written: {error}") from error
+    return ConsoleSpanExporter(out=file, formatter=line)

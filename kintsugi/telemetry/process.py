@@ -15,6 +15,7 @@ from kintsugi.process_memory import resident_bytes
 from kintsugi.registry.records import LogState, ReplicaState
 from kintsugi.registry.watch import RegistryHealth, RegistryWatcher
 from kintsugi.settings import ProcessSettings
+from kintsugi.telemetry import LogEvent, logger
 from kintsugi.telemetry import metric_names as names
 from kintsugi.telemetry.export import Origin, exported
 from kintsugi.telemetry.metric_names import CATALOGUE, Kind, Metric, On
@@ -68,6 +69,8 @@ async def observed(
 ) -> AsyncIterator[None]:
     """Serves metrics and exports traces within the block, as the settings say. `read` gives the samples of what only
     this kind of process has; `trace_ratio` decides on calls whose callers did not."""
+    log = logger(process.role)
+    process.lifecycle.subscribe(lambda state: log.info(LogEvent.LIFECYCLE_CHANGED, state=state.value))
     own = StateCollector(asked_of(On.COORDINATOR if process.role == "coordinator" else On.SHARD), read)
     origin = Origin(f"kintsugi-{process.role}", process.member)
     with (
