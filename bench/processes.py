@@ -62,12 +62,28 @@ def pin(pid: int, core: int) -> None:
         os.sched_setaffinity(int(task.name), {core})
 
 
+def busy_seconds() -> float:
+    """CPU time that anybody used on this machine since it started."""
+    return parse_busy_seconds((_PROC / "stat").read_text(), _TICKS_PER_S)
+
+
+def parse_busy_seconds(stat: str, ticks_per_s: int) -> float:
+    # user nice system idle iowait irq softirq steal; guest time is part of user time
+    user, nice, system, _idle, _iowait, *others = (int(field) for field in stat.splitlines()[0].split()[1:9])
+    return (user + nice + system + sum(others)) / ticks_per_s
+
+
 class CpuMeter:
-    """CPU seconds of some processes since the meter was made."""
+    """CPU seconds of some processes, and of all others, since the meter was made."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = pids
+        self._busy_before = busy_seconds()
         self._before = {name: cpu_seconds(pid) for name, pid in pids.items()}
 
     def seconds(self) -> dict[str, float]:
         return {name: cpu_seconds(pid) - self._before[name] for name, pid in self._pids.items()}
+
+    def seconds_elsewhere(self) -> float:
+        """What disturbed the measurement."""
+        return max(0.0, busy_seconds() - self._busy_before - sum(self.seconds().values()))

@@ -20,7 +20,7 @@ from usearch.index import Index
 
 from bench.child import Child
 from bench.datasets import Dataset, F32Matrix
-from bench.processes import Memory, core_of, memory, pin
+from bench.processes import CpuMeter, Memory, core_of, memory, pin
 from bench.recorder import Load
 from bench.statistics import NO_HIT, NOT_ASKED, IdMatrix, merge_top_k
 from kintsugi import ids
@@ -153,8 +153,10 @@ class RawEngine:
         return float(max(self._all(Partition.build)))
 
     def run(self, batch: int, warmup_s: float, seconds: float) -> Load:
-        start_at = time.monotonic() + _START_DELAY_S
-        return combined(self._all(Partition.run, batch, start_at, warmup_s, seconds), batch, self._k)
+        meter = CpuMeter({f"raw-{number}": child.pid for number, child in enumerate(self._partitions)})
+        begun = time.monotonic()
+        parts = self._all(Partition.run, batch, begun + _START_DELAY_S, warmup_s, seconds)
+        return combined(parts, batch, self._k, meter.seconds_elsewhere() / (time.monotonic() - begun))
 
     def memory(self) -> dict[str, Memory]:
         return {f"raw-{number}": memory(child.pid) for number, child in enumerate(self._partitions)}
@@ -169,7 +171,7 @@ class RawEngine:
         return [child.result() for child in self._partitions]
 
 
-def combined(parts: Sequence[PartitionLoad], batch: int, k: int) -> Load:
+def combined(parts: Sequence[PartitionLoad], batch: int, k: int, cores_elsewhere: float) -> Load:
     """What all partitions together did: as fast as the slowest of them, call by call and in total."""
     slowest = min(parts, key=lambda part: part.calls / part.seconds)
     calls = min(part.calls for part in parts)
@@ -181,4 +183,5 @@ def combined(parts: Sequence[PartitionLoad], batch: int, k: int) -> Load:
         errors={},
         # Per query of each part: the faster ones did more of them.
         cpu_s={f"raw-{n}": part.cpu_s * slowest.calls / max(1, part.calls) for n, part in enumerate(parts)},
+        cores_elsewhere=cores_elsewhere,
     )

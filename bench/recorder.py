@@ -18,7 +18,7 @@ from bench.statistics import NO_HIT, NOT_ASKED, IdMatrix
 @dataclass(frozen=True, slots=True)
 class Load:
     """What was measured in one window. `found` has a row per query of the set, see statistics.NOT_ASKED. `errors` are
-    the calls that failed, by error. `cpu_s` is what each process spent."""
+    the calls that failed, by error. `cpu_s` is what each process spent, `cores_elsewhere` how many cores on average worked for nobody measured here."""
 
     seconds: float
     queries: int
@@ -26,6 +26,7 @@ class Load:
     found: IdMatrix
     errors: dict[str, int]
     cpu_s: dict[str, float]
+    cores_elsewhere: float
 
     @property
     def queries_per_s(self) -> float:
@@ -81,13 +82,15 @@ class Recorder:
     def close(self) -> None:
         """Ends the window; the callers stop after their calls in flight."""
         assert self._meter is not None
+        seconds = (time.perf_counter_ns() - self._opened_ns) / 1e9
         self._load = Load(
-            seconds=(time.perf_counter_ns() - self._opened_ns) / 1e9,
+            seconds=seconds,
             queries=self._answered,
             latencies_ms=np.array(self._latencies_ns, dtype=np.float64) / 1e6,
             found=self.found,
             errors=dict(self._errors),
             cpu_s=self._meter.seconds(),
+            cores_elsewhere=self._meter.seconds_elsewhere() / seconds,
         )
         self.running = False
 

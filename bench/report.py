@@ -6,6 +6,8 @@ from bench.results import Report, SearchResult, Side
 from bench.statistics import Spread
 
 _MB = 2**20
+# Cores that others use in the median round: beyond it, the figures are of another machine.
+_DISTURBED = 0.1
 
 
 def table(report: Report) -> str:
@@ -18,7 +20,7 @@ def table(report: Report) -> str:
             f"raw add {ingest.raw_per_s.median:,.0f}/s, ratio {_ratio(ingest.of_raw)}"
         )
     if report.searches:
-        parts += [_searches(report.searches), _cpu(report.searches)]
+        parts += [_searches(report.searches), _disturbance(report.searches), _cpu(report.searches)]
     if report.memory:
         parts.append(_memory(report))
     if report.recovery is not None:
@@ -59,6 +61,13 @@ def _searches(searches: Sequence[SearchResult]) -> str:
     return "searches; raw: the engine in-process, given the same calls; limit: given the largest calls\n" + _columns(
         head, rows
     )
+
+
+def _disturbance(searches: Sequence[SearchResult]) -> str:
+    sides = [side.cores_elsewhere for one in searches for side in (one.cluster, one.raw)]
+    median, most = max(side.median for side in sides), max(side.high for side in sides)
+    told = f"other processes used at most {most:.2f} cores in a round, {median:.2f} in the median round of a workload"
+    return told if median <= _DISTURBED else f"{told}: BUSY MACHINE, do not use these figures"
 
 
 def _latencies(side: Side) -> list[str]:

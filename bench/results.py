@@ -24,7 +24,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One run of one side. `cpu_ms_per_query` is by process."""
+    """One run of one side. `cpu_ms_per_query` is by process; `cores_elsewhere`: see recorder.Load."""
 
     queries: int
     queries_per_s: float
@@ -32,6 +32,7 @@ class Figures:
     recall: float
     cpu_ms_per_query: dict[str, float]
     errors: dict[str, int]
+    cores_elsewhere: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Side:
     latency_ms: dict[str, Spread]
     recall: float
     cpu_ms_per_query: dict[str, float]
+    cores_elsewhere: Spread
 
     @classmethod
     def of(cls, rounds: list[Figures]) -> "Side":
@@ -55,6 +57,7 @@ class Side:
             cpu_ms_per_query={
                 name: spread([one.cpu_ms_per_query[name] for one in rounds]).median for name in first.cpu_ms_per_query
             },
+            cores_elsewhere=spread([one.cores_elsewhere for one in rounds]),
         )
 
     @property
@@ -125,6 +128,7 @@ def figures(load: Load, truth: IdMatrix) -> Figures:
         recall=recall(load.found, truth),
         cpu_ms_per_query={name: 1000 * seconds / queries for name, seconds in load.cpu_s.items()},
         errors=load.errors,
+        cores_elsewhere=load.cores_elsewhere,
     )
 
 

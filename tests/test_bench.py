@@ -52,6 +52,7 @@ def check_search(search):
     (one,) = search["cluster"]["rounds"]
     assert one["queries"] > 0
     assert one["errors"] == {}
+    assert one["cores_elsewhere"] >= 0
     assert one["latency_ms"].keys() == {"p50", "p90", "p99"}
     assert one["cpu_ms_per_query"].keys() == {"client", "valkey", "shard-0", "shard-1", "coordinator-0"}
 

@@ -8,7 +8,7 @@ import pytest
 from bench.child import Child, ChildFailed
 from bench.cli import _parser, settings_of
 from bench.datasets import prepare
-from bench.processes import CpuMeter, memory, parse_cpu_seconds, parse_memory
+from bench.processes import CpuMeter, memory, parse_busy_seconds, parse_cpu_seconds, parse_memory
 from bench.raw import PartitionLoad, RawEngine, combined
 from bench.recorder import Recorder
 from bench.statistics import NO_HIT, NOT_ASKED, recall
@@ -54,6 +54,12 @@ def test_cpu_time_is_read_behind_the_name_of_the_program():
     assert parse_cpu_seconds(stat, 100) == 3.0
 
 
+def test_waiting_for_disks_is_not_being_busy():
+    """Idle and iowait are time that others could have had; guest time counts once."""
+    stat = "cpu  100 20 30 5000 400 5 6 7 50 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n"
+    assert parse_busy_seconds(stat, 100) == pytest.approx(1.68)
+
+
 def test_memory_is_read_by_name():
     """The first line of the file is an address range."""
     rollup = "00400000-7fff ---p 00000000 00:00 0 [rollup]\nRss:     2048 kB\nPss: 1 kB\nAnonymous:    1024 kB\n"
@@ -75,7 +81,7 @@ def part(calls, latencies):
 
 def test_partitions_together_are_as_fast_as_the_slowest():
     """A query is answered when both have answered it."""
-    load = combined([part(3, [1.0, 5.0, 1.0]), part(2, [2.0, 2.0])], 4, 2)
+    load = combined([part(3, [1.0, 5.0, 1.0]), part(2, [2.0, 2.0])], 4, 2, 0.0)
     assert load.queries == 8
     assert load.latencies_ms.tolist() == [2.0, 5.0]
     assert load.cpu_s["raw-1"] == 0.5
