@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from kintsugi.demo.checks import Promise
+
 pytestmark = pytest.mark.cluster
 
-CHECKS = 10
+CHECKS = len(Promise)
 
 
 class Demo:
@@ -81,23 +83,24 @@ def test_the_demo_runs_to_its_end_and_every_check_holds(demo):
     assert not list(demo.folder.iterdir())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
-def test_an_interrupted_demo_leaves_nothing_behind(demo, number, code):
-    """Ctrl-C and SIGTERM stop the cluster and remove its folder."""
-    demo.read_until("created collection")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["created collection", "killed shard-1"])
+def test_an_interrupted_demo_leaves_nothing_behind(demo, number, moment):
+    """Ctrl-C and SIGTERM stop the cluster and remove its folder, also in the middle of the searches."""
+    demo.read_until(moment)
     demo.process.send_signal(number)
-    assert demo.finish()[0] == code
+    assert demo.finish()[0] == 130
     demo.wait_until_gone()
     assert not list(demo.folder.iterdir())
 
 
 def test_a_demo_whose_cluster_breaks_fails_and_leaves_nothing_behind(demo):
-    """A shard server that is killed on the way makes the demo exit with 1 and say which check failed."""
-    demo.read_until("imported")
-    victim = next(pid for pid, command in demo.processes().items() if " -m shard " in command)
+    """A shard server that somebody else kills makes the demo exit with 1 and say which check failed."""
+    demo.read_until("shard-1 is back in sync")
+    victim = next(pid for pid, command in demo.processes().items() if " -m shard " in command and "/shard-0" in command)
     os.kill(victim, signal.SIGKILL)
     code, output = demo.finish()
     assert code == 1, output
-    assert "[FAILED]" in output
+    assert re.findall(r"^  \[FAILED\] (.*)$", output, re.MULTILINE) == [f"{Promise.DRAINED}: shard-0 ended with -9"]
     demo.wait_until_gone()
     assert not list(demo.folder.iterdir())
