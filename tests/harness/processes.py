@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
-from harness.waiting import until
+from harness.waiting import POLL_S, until
 from kintsugi.local.cluster import LocalCluster
 
 # Checkpoints and trimming happen within the seconds that a test lasts.
@@ -48,3 +48,24 @@ def frozen(cluster: LocalCluster, names: Sequence[str]) -> Iterator[None]:
         for name in names:
             if cluster.is_running(name):
                 cluster.kill(name, signal.SIGCONT)
+
+
+@contextlib.asynccontextmanager
+async def reviving(cluster: LocalCluster, names: Sequence[str]) -> AsyncIterator[list[str]]:
+    """Starts processes, without failpoints, whenever they have died inside the block. Yields the names of those."""
+    revived: list[str] = []
+
+    async def revive() -> None:
+        while True:
+            for name in names:
+                if cluster.exit_code(name) is not None:
+                    cluster.start_process(name)
+                    revived.append(name)
+            await asyncio.sleep(POLL_S)
+
+    task = asyncio.create_task(revive())
+    try:
+        yield revived
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

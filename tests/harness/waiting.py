@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 # Generous, because a loaded machine is slow; reached only when something is wrong.
 PATIENCE_S = 60.0
-_POLL_S = 0.05
+POLL_S = 0.05
 
 
 async def until_empty(problem: Callable[[], Awaitable[T]], timeout_s: float = PATIENCE_S) -> None:
@@ -17,7 +17,7 @@ async def until_empty(problem: Callable[[], Awaitable[T]], timeout_s: float = PA
     end = time.monotonic() + timeout_s
     while found := await problem():
         assert time.monotonic() < end, f"after {timeout_s:g} s: {found}"
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(POLL_S)
 
 
 async def until(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
