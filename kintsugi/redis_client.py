@@ -56,7 +56,7 @@ def connect(url: str, *, socket_timeout_s: float = SOCKET_TIMEOUT_S) -> RedisCli
         try:
             client: Redis = Redis.from_url(url, retry=_no_retry(), **options)
         except ValueError as error:
-            raise InvalidArgument("redis", f"is {_without_password(url)!r}", str(error)) from error
+            raise InvalidArgument("redis", f"is {without_password(url)!r}", str(error)) from error
         return client
     if scheme == "sentinel":
         return _connect_sentinel(url, options)
@@ -64,7 +64,7 @@ def connect(url: str, *, socket_timeout_s: float = SOCKET_TIMEOUT_S) -> RedisCli
         return _connect_cluster(url, options)
     raise InvalidArgument(
         "redis",
-        f"is {_without_password(url)!r}",
+        f"is {without_password(url)!r}",
         "must start with redis://, rediss://, unix://, sentinel:// or cluster://",
     )
 
@@ -78,7 +78,7 @@ def _connect_sentinel(url: str, options: dict[str, Any]) -> Redis:
     service = urlsplit(url).path.strip("/")
     if not service:
         raise InvalidArgument(
-            "redis", f"is {_without_password(url)!r}", "must name a service: sentinel://host:port/service"
+            "redis", f"is {without_password(url)!r}", "must name a service: sentinel://host:port/service"
         )
     sentinel_options = {name: value for name, value in options.items() if name.startswith("socket_")}
     sentinel_options |= {"protocol": 2, "retry": _no_retry()}
@@ -110,12 +110,12 @@ def _split(url: str) -> tuple[list[tuple[str, int]], dict[str, str], dict[str, s
         named = [urlsplit(f"//{host}") for host in hosts.split(",")]
         addresses = [(host.hostname or "localhost", host.port or _DEFAULT_PORTS[parts.scheme]) for host in named]
     except ValueError as error:
-        raise InvalidArgument("redis", f"is {_without_password(url)!r}", str(error)) from error
+        raise InvalidArgument("redis", f"is {without_password(url)!r}", str(error)) from error
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     return addresses, {name: value for name, value in credentials.items() if value}, query
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
     return re.sub(r"://[^@/]*@", "://***@", url)
 
 

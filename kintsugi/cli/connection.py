@@ -1,16 +1,52 @@
-"""The options that commands share: which coordinators to ask, and for how long."""
+"""The options and arguments that commands share: which coordinators to ask, for how long, about what."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from kintsugi.errors import KintsugiError
 from kintsugi.sdk.blocking import Client
 
 DEFAULT_ADDRESS = "127.0.0.1:7700"
 DEFAULT_TIMEOUT_S = 10.0
+# Whoever presses TAB does not wait for a cluster that is away.
+_COMPLETION_TIMEOUT_S = 0.5
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Address(click.ParamType[str]):
+    """HOST:PORT; in a variable, several between commas."""
+
+    name = "HOST:PORT"
+    envvar_list_splitter = ","
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value).strip()
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdecimal():
+            self.fail(f"{text!r}, must be HOST:PORT such as {DEFAULT_ADDRESS}", param, ctx)
+        return text
+
+
+class CollectionName(click.ParamType[str]):
+    """The name of a collection, which a shell can complete."""
+
+    name = "COLLECTION"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002 -- click's signature
+        addresses = ctx.params.get("addresses") or (DEFAULT_ADDRESS,)
+        try:
+            with connect(addresses, _COMPLETION_TIMEOUT_S) as client:
+                names = [found.name for found in client.collections()]
+        except KintsugiError:
+            return []
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+COLLECTION = CollectionName()
 
 
 def client_options(command: F) -> F:
@@ -30,10 +66,15 @@ def client_options(command: F) -> F:
         default=(DEFAULT_ADDRESS,),
         show_default=True,
         multiple=True,
+        type=Address(),
         envvar="KINTSUGI_ADDRESS",
         metavar="HOST:PORT",
-        help="A coordinator; repeat it to name several. Also from KINTSUGI_ADDRESS.",
+        help="A coordinator; repeat it to name several. Also from KINTSUGI_ADDRESS, between commas.",
     )(command)
+
+
+def json_option(what: str) -> Callable[[F], F]:
+    return click.option("--json", "as_json", is_flag=True, help=f"Show {what} as JSON.")
 
 
 def connect(addresses: tuple[str, ...], timeout_s: float) -> Client:

@@ -1,6 +1,6 @@
 """The command `kintsugi`: gathers the commands and turns what goes wrong into one line and an exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Nobody sees a traceback unless KINTSUGI_TRACEBACK is set.
+Nobody sees a traceback unless KINTSUGI_TRACEBACK is set. Exit codes: exit_codes.py.
 """
 
 import os
@@ -9,15 +9,19 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from kintsugi.cli.cluster import init, recover, status
+from kintsugi.cli import output
+from kintsugi.cli.cluster import init, recover
 from kintsugi.cli.collection import collection
+from kintsugi.cli.completion import COMPLETE_VARIABLE, completion
 from kintsugi.cli.demo import demo
-from kintsugi.cli.documents import import_, search
+from kintsugi.cli.doctor import doctor
+from kintsugi.cli.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
+from kintsugi.cli.search import search
+from kintsugi.cli.status import status
+from kintsugi.cli.transfer import export, import_
 from kintsugi.cli.up import up
 from kintsugi.errors import KintsugiError
 
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 _DISTRIBUTION = "kintsugi-search"
 
 
@@ -30,14 +34,15 @@ def _version() -> str:
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Start with `kintsugi up --shards 2 --replicas 2`, or see it all in `kintsugi demo`.",
+    epilog="Start with `kintsugi up --shards 2 --replicas 2`, or see it all in `kintsugi demo`. Exit codes: 0 done, "
+    "1 failed, 2 wrong usage, 130 interrupted; `kintsugi status` has two of its own.",
 )
 @click.version_option(_version(), prog_name="kintsugi")
 def cli() -> None:
     """A sharded vector search cluster that changes embedding models while it serves."""
 
 
-for command in (up, demo, status, collection, import_, search, init, recover):
+for command in (up, demo, status, doctor, collection, import_, export, search, init, recover, completion):
     cli.add_command(command)
 
 
@@ -48,14 +53,20 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code."""
     try:
-        code = cli.main(arguments, prog_name="kintsugi", standalone_mode=False)
+        code = cli.main(arguments, prog_name="kintsugi", complete_var=COMPLETE_VARIABLE, standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click raises Abort for a "no" as well as for Ctrl-C.
+        if isinstance(error, click.Abort) and not isinstance(error.__cause__, KeyboardInterrupt):
+            output.complain("aborted", "nothing was done")
+            return EXIT_FAILED
+        output.complain("interrupted", "the command did not end")
         return EXIT_INTERRUPTED
     except KintsugiError as error:
-        return _fail(error, error.message)
+        return _fail(error, f"{error.message}{_hint(error)}")
     except BrokenPipeError:
         # Whoever read our output has seen enough; the interpreter must not fail on flushing the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,9 +76,15 @@ def run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _hint(error: KintsugiError) -> str:
+    """What to try when nobody is there."""
+    if error.reason == "COORDINATOR_UNREACHABLE":
+        return "; start a cluster with `kintsugi up`, or name another coordinator with --address"
+    return ""
+
+
 def _fail(error: Exception, message: str) -> int:
     if os.environ.get("KINTSUGI_TRACEBACK"):
         raise error
-    click.secho("error: ", fg="red", nl=False, err=True)
-    click.echo(message, err=True)
+    output.complain("error", message)
     return EXIT_FAILED

@@ -158,8 +158,10 @@ class Connection:
                     raise at_the_deadline(last, told, changes=changes) from error
                 if not is_retryable(error):
                     raise
-                failure = error
-                told = error if is_told(error) else told
+                if is_told(error):
+                    failure = told = error
+                else:
+                    failure = _lost(stubs.address, error)
             delay_s = self.delay_after(stubs, attempts, failure)
             if self.clock.now() + delay_s >= deadline:
                 if failure is not None:
@@ -183,6 +185,15 @@ class Connection:
         self._closed = True
         self._stubs.clear()
         await self._pool.close()
+
+
+def _lost(address: str, error: KintsugiError) -> KintsugiError:
+    """What gRPC itself says of a connection, in our words. Anything else as it is."""
+    if not isinstance(error, Unavailable):
+        return error
+    detail = error.message.rpartition("Failed to connect to remote host: ")[2]
+    message = f"the connection to the coordinator at {address} failed: {detail}"
+    return Unavailable(message, reason="COORDINATOR_UNREACHABLE")
 
 
 def _silence(address: str, timeout_s: float) -> DeadlineExceeded:

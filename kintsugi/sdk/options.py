@@ -91,6 +91,7 @@ class ExportOptions(CallOptions, total=False):
     overwrite: replace the file when it is there. Default false.
     model: the model whose vectors are exported. Default: the serving one.
     attributes, text: export them, too. Default true.
+    page: documents per call, 1 to 1000. Default 1000.
     progress: whether to draw a progress bar on stderr. Default: only when it is a terminal."""
 
     state: Path | str | None
@@ -99,6 +100,7 @@ class ExportOptions(CallOptions, total=False):
     model: str
     attributes: bool
     text: bool
+    page: int
     progress: bool | None
 
 

@@ -122,11 +122,11 @@ def _member(member: cluster_pb2.MemberStatus) -> MemberStatus:
         lifecycle=member.lifecycle,
         resident_bytes=member.resident_bytes,
         version=member.version,
-        machine=_machine(member.machine) if member.HasField("machine") else None,
+        machine=machine_values(member.machine) if member.HasField("machine") else None,
     )
 
 
-def _machine(machine: cluster_pb2.MachineStatus) -> MachineStatus:
+def machine_values(machine: cluster_pb2.MachineStatus) -> MachineStatus:
     return MachineStatus(
         clock=machine.clock.ToDatetime(tzinfo=UTC),
         open_files_limit=machine.open_files_limit,

@@ -87,7 +87,7 @@ async def export_from(client: "AsyncClient", name: str, path: str | Path, option
         wanted["timeout_s"] = options["timeout_s"]
 
     async def read(token: bytes) -> Page:
-        return await client.scroll_page(name, token, MAX_SCROLL_LIMIT, **wanted)
+        return await client.scroll_page(name, token, options.get("page", MAX_SCROLL_LIMIT), **wanted)
 
     with progress.transfer(f"exporting {name}", total, options.get("progress")) as advance:
         return await Export(collection, plan, read, lambda documents: advance(documents, documents)).run()

@@ -150,18 +150,17 @@ async def test_what_is_exported_can_be_imported(client, fake, tmp_path, suffix, 
             assert fake.documents[doc_id].text == document.text
 
 
-async def test_an_interrupted_export_goes_on(client, fake, tmp_path, monkeypatch):
+async def test_an_interrupted_export_goes_on(client, fake, tmp_path):
     """No document is in the file twice, and none is missing."""
-    monkeypatch.setattr("kintsugi.sdk.transfer.MAX_SCROLL_LIMIT", 10)
     await client.upsert("docs", range(40), np.ones((40, 3)))
     fake.faults["Scroll"].extend([None, None, InvalidArgument("x", "is broken")])
     path = tmp_path / "out.jsonl"
     with suppress(InvalidArgument):
-        await client.bulk_export("docs", path)
+        await client.bulk_export("docs", path, page=10)
     assert not path.exists()
     with (tmp_path / "out.jsonl.spool").open("ab") as stream:  # a page that a kill cut off
         stream.write(b"\0\0\0\0\0\0\1\0half")
-    result = await client.bulk_export("docs", path)
+    result = await client.bulk_export("docs", path, page=10)
     assert (result.documents, result.resumed_at) == (40, 20)
     assert [line["id"] for line in lines(path)] == list(range(40))
     assert list(tmp_path.iterdir()) == [path]
