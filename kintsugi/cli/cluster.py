@@ -45,7 +45,8 @@ def init(redis: str, namespace: str, cluster_id: str, shards: int, replicas: int
 @json_option("what waits, or what was given up,")
 @client_options
 def recover(shard_name: str | None, yes: bool, as_json: bool, addresses: tuple[str, ...], timeout_s: float) -> int:
-    """Show which shards wait for recovery, and for whom; or let one go on without them.
+    """Show which shards wait for recovery, and for whom; or let one go on without them. Also recovers a shard whose
+    in-sync replicas are all lost, from its other ones.
 
     Without --accept-loss nothing is changed, and the exit code is 4 while something waits. With it, what only the
     unreachable replicas hold is given up for good: bring them back instead, if you can.
@@ -60,9 +61,11 @@ def recover(shard_name: str | None, yes: bool, as_json: bool, addresses: tuple[s
         if named is None:
             return _show(found, as_json=as_json)
         one = find(found, *named)
-        if one is not None and not yes:
-            click.confirm(one.question, abort=True)
-        # When the shard does not wait, the cluster says so.
+        if not yes:
+            unknown = (
+                f"{shard_name} does not seem to wait; give up its replicas that cannot be reached, if there are any"
+            )
+            click.confirm(one.question if one is not None else unknown, abort=True)
         accepted = client.accept_loss(*named)
     if as_json:
         output.show_json(accepted)

@@ -40,7 +40,7 @@ class Check:
 
     @property
     def state(self) -> str:
-        """ "ok", "warning", "problem" or "skipped": the worst of its findings."""
+        """The worst of its findings: ok, warning, problem; or skipped."""
         if self.skipped:
             return "skipped"
         return min((finding.severity.value for finding in self.findings), default="ok")
