@@ -90,6 +90,11 @@ class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+# Made once: msgspec crashes when two threads are the first to decode the same type.
+_READ_MANIFEST = msgspec.json.Decoder(Manifest)
+_READ_ENVELOPE = msgspec.json.Decoder(_Envelope)
+
+
 @dataclass(frozen=True, slots=True)
 class Unpublished:
     """A saved index that does not count yet."""
@@ -203,10 +208,10 @@ class Checkpoints:
 
     def _read_manifest(self, folder: Path) -> Manifest:
         try:
-            envelope = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=_Envelope)
+            envelope = _READ_ENVELOPE.decode((folder / _MANIFEST).read_bytes())
             if hashlib.sha256(envelope.manifest).hexdigest() != envelope.sha256:
                 raise CheckpointTorn("the manifest does not match its checksum")
-            manifest = msgspec.json.decode(envelope.manifest, type=Manifest)
+            manifest = _READ_MANIFEST.decode(envelope.manifest)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise CheckpointTorn(f"the manifest cannot be read: {error}") from error
         if manifest.format_version != FORMAT_VERSION or manifest.usearch_version != usearch.__version__:

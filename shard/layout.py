@@ -59,13 +59,17 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return Position(self.epoch, self.seq, self.digest) if self.seq else START
 
 
+# Made once: msgspec crashes when two threads are the first to decode the same type.
+_READ_STATE = msgspec.msgpack.Decoder(State)
+
+
 def encode_state(state: State) -> bytes:
     return msgspec.msgpack.encode(state)
 
 
 def decode_state(value: bytes) -> State:
     try:
-        return msgspec.msgpack.decode(value, type=State)
+        return _READ_STATE.decode(value)
     except msgspec.DecodeError as error:
         raise StorageCorrupt(f"meta state does not decode: {error}") from error
 

@@ -24,6 +24,11 @@ class _Format(msgspec.Struct):
     format_version: int
 
 
+# Made once: msgspec crashes when two threads are the first to decode the same type.
+_READ_FORMAT = msgspec.json.Decoder(_Format)
+_READ_CONTENTS = msgspec.json.Decoder(_Contents)
+
+
 class RegistryFileCorrupt(FailedPrecondition):
     """The file cannot be read: it must not be taken for a registry that was never there."""
 
@@ -54,12 +59,12 @@ def serialise(snapshot: Snapshot) -> bytes:
 def parse(data: bytes, origin: str) -> Snapshot:
     """RegistryFileCorrupt when it is torn, of a later format, or holds records that this release cannot read."""
     try:
-        version = msgspec.json.decode(data, type=_Format).format_version
+        version = _READ_FORMAT.decode(data).format_version
         if version > FORMAT_VERSION:
             raise RegistryFileCorrupt(
                 f"registry from {origin} has format {version}, this release reads up to {FORMAT_VERSION}"
             )
-        snapshot = msgspec.json.decode(data, type=_Contents).snapshot
+        snapshot = _READ_CONTENTS.decode(data).snapshot
         snapshot.view()
     except (msgspec.DecodeError, KeyError) as error:
         raise RegistryFileCorrupt(f"registry from {origin} cannot be read: {error}") from error

@@ -276,6 +276,21 @@ def calls(name):
     return [(node.lineno, ast.unparse(node.func)) for node in ast.walk(tree(name)) if isinstance(node, ast.Call)]
 
 
+def test_servers_decode_with_decoders_made_once():
+    """msgspec crashes when two threads are the first to decode into the same type, so no server names types late."""
+    late = [
+        f"{name}:{node.lineno}"
+        for name in sources()
+        if name.startswith(("coordinator/", "shard/", "kintsugi/registry/", "kintsugi/log/"))
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in {"decode", "convert"}
+        and any(keyword.arg == "type" for keyword in node.keywords)
+    ]
+    assert late == []
+
+
 def test_tests_inject_instead_of_patching():
     """Patching ties tests to how the code is written; callables and clocks are parameters."""
     wrong = [f"{name} imports {target}" for name in suites() for target in imports(name) if "mock" in target.split(".")]

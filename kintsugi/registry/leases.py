@@ -26,6 +26,10 @@ class LeaseInfo(msgspec.Struct, frozen=True):
     documents: dict[str, int] = {}
 
 
+# Made once: msgspec crashes when two threads are the first to decode the same type.
+_READ_INFO = msgspec.json.Decoder(LeaseInfo)
+
+
 class Leases:
     def __init__(self, client: RedisClient, keys: Keys) -> None:
         self._client = client
@@ -44,7 +48,7 @@ class Leases:
         with redis_errors("reading leases"):
             reply = await _ALIVE.run(self._client, [self._keys.leases], [])
         pairs = zip(reply[::2], reply[1::2], strict=True)
-        return {member.decode(): msgspec.json.decode(info, type=LeaseInfo) for member, info in pairs}
+        return {member.decode(): _READ_INFO.decode(info) for member, info in pairs}
 
     async def acquire_recovery(self, owner: str, ttl_ms: int) -> str | None:
         """The token of the recovery lease, or None while somebody holds it."""

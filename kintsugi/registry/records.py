@@ -159,12 +159,16 @@ _TYPES: dict[str, type[Record]] = {
 }
 
 
+# Made once: msgspec crashes when two threads are the first to decode the same type.
+_DECODERS = {kind: msgspec.json.Decoder(record) for kind, record in _TYPES.items()}
+
+
 def encode_record(record: Record) -> bytes:
     return msgspec.json.encode(record)
 
 
 def decode_record(field: str, value: bytes) -> Record:
-    return msgspec.json.decode(value, type=_TYPES[field.partition("/")[0]])
+    return _DECODERS[field.partition("/")[0]].decode(value)
 
 
 class Snapshot(msgspec.Struct, frozen=True):
