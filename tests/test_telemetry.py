@@ -55,7 +55,8 @@ def is_logger(node: ast.expr) -> bool:
 def test_no_metric_is_named_outside_the_catalogue() -> None:
     """A metric that is made up on the spot would stand in no table."""
     used = {name: [one for one in strings(text) if SERIES.fullmatch(one)] for name, text in elsewhere().items()}
-    made = {name for name, text in elsewhere().items() if re.search(r"\b(Counter|Gauge|Histogram|Summary)\(", text)}
+    counting = {name: text for name, text in elsewhere().items() if "prometheus_client" in text}
+    made = {name for name, text in counting.items() if re.search(r"\b(Counter|Gauge|Histogram|Summary)\(", text)}
     assert {name: found for name, found in used.items() if found} == {}
     assert made == set()
 
