@@ -12,6 +12,7 @@ from coordinator.floor import Floors
 from coordinator.group_commit import GroupCommit, GroupLimits
 from coordinator.housekeeping import Housekeeping, Patience
 from coordinator.identity import member_id
+from coordinator.loss import AcceptLoss
 from coordinator.observing import Observing
 from coordinator.reading import ReadSettings, build_reading
 from coordinator.replica_calls import ReplicaCalls
@@ -32,6 +33,7 @@ from kintsugi.log.append import LogWriter
 from kintsugi.log.positions import LogPositions
 from kintsugi.log.read import Head, LogReader
 from kintsugi.machine import machine_status
+from kintsugi.position import Position
 from kintsugi.redis_client import RedisClient, check_server, connect
 from kintsugi.registry.enrolment import Enrolment
 from kintsugi.registry.leases import LeaseInfo
@@ -93,6 +95,9 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
     async def head(uid: str, shard: int) -> Head | None:
         return await LogReader(redis, keys, uid, shard).head()
 
+    async def verify(uid: str, shard: int, incarnation: int, epoch: int, position: Position) -> Head:
+        return await LogReader(redis, keys, uid, shard).verify(incarnation, epoch, position)
+
     status = Status(watcher, calls, head, member, lambda: lifecycle.state, lambda: machine_status(settings.data))
     patience = Patience(settings.out_of_sync_after_s)
     positions = LogPositions(redis, keys)
@@ -110,7 +115,7 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
     )
     server.add(add_DocumentsServicer_to_server, documents)
     server.add(add_SearchServicer_to_server, reading.search_service)
-    server.add(add_ClusterServicer_to_server, ClusterService(status))
+    server.add(add_ClusterServicer_to_server, ClusterService(status, AcceptLoss(watcher, calls, verify)))
     observing = Observing(reading.admission, writes)
     return Parts(settings, member, lifecycle, channels, redis, store, watcher, writes, observing, housekeeping, server)
 

@@ -3,12 +3,15 @@
 Knows where members listen, and nothing of what the answers mean.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
-from kintsugi.errors import Unavailable
+from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2, shard_pb2_grpc
 from kintsugi.registry.records import Member, View
 from kintsugi.rpc.errors import grpc_errors
+
+Answer = TypeVar("Answer")
 
 # A shard server that is up answers these from memory.
 ASK_TIMEOUT_S = 2.0
@@ -46,3 +49,14 @@ class ReplicaCalls:
         if member not in members:
             raise Unavailable(f"member {member} is not in the registry")
         return self._stub_for(members[member].address)
+
+
+def answered(members: Sequence[str], answers: Sequence[Answer | BaseException]) -> dict[str, Answer]:
+    """The answers by member, without those who could not be reached. Defects of ours are raised."""
+    found = {}
+    for member, answer in zip(members, answers, strict=True):
+        if not isinstance(answer, BaseException):
+            found[member] = answer
+        elif not isinstance(answer, KintsugiError):
+            raise answer
+    return found

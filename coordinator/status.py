@@ -1,36 +1,32 @@
 """Shows the whole cluster as this coordinator knows it: the registry, every member asked, the head of every log.
 
-Never fails for what it reports: a member or log that does not answer is shown as such. Also accepts the loss of what
-only unreachable replicas hold, after asking all of them.
+Never fails for what it reports: a member or log that does not answer is shown as such.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
-from coordinator.replica_calls import ReplicaCalls
-from coordinator.shard_log import healthy_view
-from kintsugi.errors import FailedPrecondition, KintsugiError, NotFound
+from coordinator.replica_calls import ReplicaCalls, answered
+from kintsugi.errors import KintsugiError
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.lifecycle import LifecycleState
 from kintsugi.log.read import Head
 from kintsugi.process_memory import resident_bytes
 from kintsugi.registry.leases import LeaseInfo
-from kintsugi.registry.records import LogState, Member, Record, Role, Shard, View
-from kintsugi.registry.replicas import awaited, given_up
-from kintsugi.registry.store import Change, Delete
+from kintsugi.registry.records import LogState, Member, Role, Shard, View
+from kintsugi.registry.replicas import awaited
 from kintsugi.registry.watch import RegistryHealth
 from kintsugi.v1 import cluster_pb2
 
 ReadHead = Callable[[str, int], Awaitable[Head | None]]
 ServerStatuses = Mapping[str, shard_pb2.GetServerStatusResponse]
-Answer = TypeVar("Answer")
 
 _TIMEOUT_S = 1.0
 
 
 class Registry(Protocol):
-    """The part of RegistryWatcher that the status shows and AcceptLoss changes."""
+    """The part of RegistryWatcher that the status shows."""
 
     @property
     def view(self) -> View | None: ...
@@ -40,9 +36,6 @@ class Registry(Protocol):
     def message(self) -> str: ...
     @property
     def leases(self) -> dict[str, LeaseInfo]: ...
-    async def refresh(self) -> None: ...
-    async def update(self, change: Change) -> View: ...
-    def subscribe(self, callback: Callable[[], None]) -> object: ...
 
 
 class Status:
@@ -96,7 +89,7 @@ class Status:
         answers = await asyncio.gather(
             *(self._calls.status(member, _TIMEOUT_S) for member in members), return_exceptions=True
         )
-        return _answered(members, answers)
+        return answered(members, answers)
 
     async def _read_heads(self, shards: Sequence[Shard]) -> list[Head | None]:
         return await asyncio.gather(*(self._read_head(shard) for shard in shards))
@@ -125,85 +118,6 @@ class Status:
             status.machine.CopyFrom(servers[member.id].machine)
         return status
 
-    # --- AcceptLoss ---------------------------------------------------------------------------------------------------
-
-    async def accept_loss(self, collection: str, number: int) -> cluster_pb2.AcceptLossResponse:
-        await self._registry.refresh()
-        shard = _find_shard(healthy_view(self._registry), collection, number)
-        if shard.log_state is not LogState.RECOVERING:
-            raise FailedPrecondition(
-                f"shard {number} of collection {collection} is {shard.log_state.value}, nothing waits for recovery",
-                reason="NOT_RECOVERING",
-            )
-        positions = await self._positions(shard)
-        if not positions:
-            raise FailedPrecondition(
-                f"no replica of shard {number} of collection {collection} can be reached, nobody could recover it",
-                reason="NO_REPLICA_REACHABLE",
-            )
-        silent = sorted(set(shard.in_sync) - set(positions))
-        key = (shard.collection_uid, number)
-
-        def give_up(view: View) -> Sequence[Record | Delete]:
-            current = view.shards.get(key)
-            if current is None or current.log_state is not LogState.RECOVERING:
-                return []
-            after = current
-            for member in silent:
-                if member in after.in_sync:
-                    after = given_up(after, member)
-            return [after] if after != current else []
-
-        after = (await self._registry.update(give_up)).shards.get(key, shard)
-        members = sorted({*silent, *after.given_up})
-        return cluster_pb2.AcceptLossResponse(
-            given_up_members=members,
-            kept_seq=max(positions.values()),
-            message=_loss_message(collection, number, members, max(positions.values())),
-        )
-
-    async def _positions(self, shard: Shard) -> dict[str, int]:
-        """The durable sequence numbers of the replicas that answer."""
-        replica = shard_pb2.ReplicaRef(collection_uid=shard.collection_uid, shard=shard.shard)
-        members = sorted(shard.replicas)
-        answers = await asyncio.gather(
-            *(self._calls.position(member, replica) for member in members), return_exceptions=True
-        )
-        return {member: answer.durable.seq for member, answer in _answered(members, answers).items()}
-
-
-def _answered(members: Sequence[str], answers: Sequence[Answer | BaseException]) -> dict[str, Answer]:
-    """The answers by member, without those who could not be reached. Defects of ours are raised."""
-    answered = {}
-    for member, answer in zip(members, answers, strict=True):
-        if not isinstance(answer, BaseException):
-            answered[member] = answer
-        elif not isinstance(answer, KintsugiError):
-            raise answer
-    return answered
-
-
-def _find_shard(view: View, collection: str, number: int) -> Shard:
-    found = view.collections_by_name.get(collection)
-    if found is None:
-        raise NotFound(f"there is no collection {collection}", field="collection", reason="COLLECTION_NOT_FOUND")
-    if number >= found.shards:
-        raise NotFound(
-            f"shard is {number}, collection {collection} has {found.shards} shards",
-            field="shard",
-            reason="NO_SUCH_SHARD",
-        )
-    return view.shards[found.uid, number]
-
-
-def _loss_message(collection: str, number: int, members: Sequence[str], kept_seq: int) -> str:
-    if not members:
-        return f"shard {number} of collection {collection}: every in-sync replica can be reached, nothing is given up"
-    return (
-        f"shard {number} of collection {collection} recovers without {', '.join(members)}: "
-        f"writes after sequence number {kept_seq} that only they hold are lost"
-    )
-
 
 def _shard_status(shard: Shard, head: Head | None, servers: ServerStatuses) -> cluster_pb2.ShardStatus:
     replicas = [_replica_status(shard, member, servers) for member in sorted(shard.replicas)]
@@ -214,17 +128,29 @@ def _shard_status(shard: Shard, head: Head | None, servers: ServerStatuses) -> c
         log_seq=head.position.seq if head else 0,
         log_bytes=head.bytes if head else 0,
         replicas=replicas,
-        message=_recovery_message(shard, servers),
+        message=_shard_message(shard, servers),
     )
 
 
-def _recovery_message(shard: Shard, servers: ServerStatuses) -> str:
-    if shard.log_state is LogState.OPEN:
-        return ""
+def _shard_message(shard: Shard, servers: ServerStatuses) -> str:
     silent = [member for member in awaited(shard) if member not in servers]
+    if shard.log_state is LogState.OPEN:
+        if silent == list(awaited(shard)):
+            return f"no in-sync replica answers; bring back one of {', '.join(silent)}, or accept the loss"
+        return ""
     if silent:
         return f"recovery waits for {', '.join(silent)}"
-    return "recovery is under way"
+    # Whoever held the recovery lease last knows why; each server tells the last attempt of its own.
+    reasons = sorted({one.recovery for one in _hosted(shard, servers) if one.recovery})
+    return f"recovery is tried again and again: {'; '.join(reasons)}" if reasons else "recovery is under way"
+
+
+def _hosted(shard: Shard, servers: ServerStatuses) -> Iterator[shard_pb2.HostedReplica]:
+    """What the servers that answered tell of their replicas of a shard."""
+    for member in sorted(shard.replicas):
+        for one in servers[member].replicas if member in servers else ():
+            if (one.replica.collection_uid, one.replica.shard) == (shard.collection_uid, shard.shard):
+                yield one
 
 
 def _replica_status(shard: Shard, member: str, servers: ServerStatuses) -> cluster_pb2.ReplicaStatus:

@@ -24,11 +24,13 @@ from kintsugi.rpc.channels import ChannelPool
 from kintsugi.rpc.server import RpcServer, run_process
 from kintsugi.settings import load_or_exit
 from kintsugi.telemetry import LogEvent, configure_logging, logger
+from kintsugi.telemetry.process import Process, observed
 from kintsugi.version import VERSION
 from shard.folders import Folders
 from shard.host import Host
 from shard.identity import claim, member_id
 from shard.index_reports import IndexReports
+from shard.observing import Observing
 from shard.peers import Peers
 from shard.recovery import Guardian
 from shard.registry_file import RegistryFile
@@ -57,6 +59,7 @@ class Parts:
     host: Host
     guardian: Guardian
     reports: IndexReports
+    observing: Observing
     server: RpcServer
 
     def lease_info(self) -> LeaseInfo:
@@ -90,8 +93,14 @@ def assemble(settings: ShardSettings, observe: Callable[[StorageEvent], None] = 
     host = Host(folders, around)
     guardian = Guardian(around, LogRestorer(redis, keys))
     server = RpcServer(settings.listen)
-    server.add(add_ShardServicer_to_server, ShardService(member, host, watcher, lifecycle, settings.data))
-    return Parts(settings, member, lifecycle, channels, redis, store, watcher, host, guardian, reports, server)
+    server.add(
+        add_ShardServicer_to_server,
+        ShardService(member, host, watcher, lifecycle, settings.data, lambda: guardian.waiting),
+    )
+    observing = Observing(host, guardian, around.positions)
+    return Parts(
+        settings, member, lifecycle, channels, redis, store, watcher, host, guardian, reports, observing, server
+    )
 
 
 async def serve(settings: ShardSettings, stop: asyncio.Event) -> None:
@@ -104,7 +113,8 @@ async def run(parts: Parts, stop: asyncio.Event) -> None:
     """The life of a wired server, until `stop` is set."""
     with suppress(Unavailable):  # searches go on without Redis; it is judged by the watcher once it is back
         await check_server(parts.redis)
-    async with parts.server:
+    process = Process("shard", parts.member, parts.lifecycle, parts.watcher)
+    async with observed(parts.settings, process, parts.observing.samples), parts.server:
         enrolment = parts.enrolment()
         parts.lifecycle.advance(LifecycleEvent.OPENED)
         async with asyncio.TaskGroup() as tasks:

@@ -1,6 +1,7 @@
 """The reads of the shard contract: from request messages to the engine and back."""
 
 import time
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -103,8 +104,8 @@ def _vectors(collection: Collection, stored: StoredDocument) -> list[types_pb2.M
     ]
 
 
-def status(replica: Replica) -> shard_pb2.HostedReplica:
-    """How a replica does, as far as this server knows."""
+def status(replica: Replica, waiting: Mapping[tuple[str, int], str]) -> shard_pb2.HostedReplica:
+    """How a replica does, as far as this server knows. `waiting`: why recoveries of logs failed."""
     told = cluster_pb2.ReplicaStatus(reachable=True, phase=replica.phase.value, message=replica.message)
     if replica.is_open:
         engine = replica.engine
@@ -121,4 +122,5 @@ def status(replica: Replica) -> shard_pb2.HostedReplica:
                 vectors=len(serving.index),
                 checkpoint_seq=engine.indexer.checkpoint_seq,
             )
-    return shard_pb2.HostedReplica(replica=replica.ref, status=told)
+    recovery = waiting.get((replica.ref.collection_uid, replica.ref.shard), "")
+    return shard_pb2.HostedReplica(replica=replica.ref, status=told, recovery=recovery)

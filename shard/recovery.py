@@ -6,7 +6,7 @@
 Every shard server runs a Guardian; the fenced lease in Redis lets one work at a time, and any other can take over: each
 step can be repeated from the start. Invariants:
 1. Nothing is rebuilt before every in-sync replica has promised to ignore lower epochs and told its position, but for
-   those that an operator gave up by name (AcceptLoss).
+   those that an operator gave up by name (AcceptLoss). When all of them were, every other replica must.
 2. The log goes on under a higher epoch with the same sequence numbers; what no replica holds ends there.
 3. Replicas that hold another history than the furthest one leave the in-sync set and copy from it later.
 4. The new epoch is above every epoch that the registry, the log or a replica knows: a registry that went back may have
@@ -40,12 +40,13 @@ from kintsugi.registry.records import (
     encode_record,
 )
 from kintsugi.registry.watch import RegistryHealth
-from kintsugi.telemetry import LogEvent, logger
+from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
 from shard.peers import from_wire
 from shard.registry_file import parse
 from shard.surroundings import Surroundings
 
 _log = logger("recovery")
+_RECOVERIES = metrics.counter(metric_names.RECOVERIES)
 
 LEASE_MS = 10_000
 LOOK_EVERY_S = 0.5
@@ -141,8 +142,10 @@ class Guardian:
         for shard in shards:
             try:
                 await self._recover_log(shard)
-            except (KintsugiError, LogFault) as error:
-                self.waiting[shard.collection_uid, shard.shard] = str(error)
+            except Exception as error:
+                self.waiting[shard.collection_uid, shard.shard] = str(error) or type(error).__name__
+                if not isinstance(error, KintsugiError | LogFault):
+                    raise
                 _log.warning(LogEvent.RECOVERY_POSTPONED, **_names(shard), error=str(error))
 
     async def _with_lease(self, work: Callable[[str], Awaitable[None]]) -> None:
@@ -201,6 +204,7 @@ class Guardian:
         await self._rebuild(shard, epoch, plan)
         await self._reopen(shard, epoch, plan)
         self.waiting.pop((shard.collection_uid, shard.shard), None)
+        _RECOVERIES.inc()
         outcome = {"leader": plan.leader.member, "left_behind": plan.left_behind, "given_up": shard.given_up}
         _log.warning(LogEvent.LOG_RECOVERED, **_names(shard), epoch=epoch, seq=plan.leader.position.seq, **outcome)
 
@@ -221,18 +225,16 @@ class Guardian:
             epoch = known + 1
 
     async def _fence(self, shard: Shard, epoch: int) -> list[Held]:
-        """Asks every in-sync replica but the given-up ones; Unavailable naming those that do not answer. When all of
-        them are given up, any other replica that answers will do: their loss was accepted."""
-        awaited = replicas.awaited(shard)
+        """Asks every replica that must be heard; Unavailable naming those that do not answer."""
         found, silent = [], []
-        for member in awaited or sorted(set(shard.replicas) - set(shard.given_up)):
+        for member in replicas.awaited(shard):
             try:
                 answer = await self._peers.position(member, _ref(shard), fence_epoch=epoch)
             except KintsugiError as error:
                 silent.append(f"{member} ({error})")
                 continue
             found.append(Held(member, from_wire(answer.durable), answer.tail_first_seq, answer.fenced_epoch))
-        if silent and (awaited or not found):
+        if silent:
             raise Unavailable(f"recovery waits for replicas on {', '.join(silent)}")
         if not found:
             raise FailedPrecondition("recovery has no replica to rebuild the log from: all of them are given up")

@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -40,12 +40,23 @@ Read: TypeAlias = (
 
 
 class ShardService(ShardServicer):
-    def __init__(self, member: str, host: Host, watcher: RegistryWatcher, lifecycle: Lifecycle, data: Path) -> None:
+    """`waiting` tells, by collection uid and shard, why the last attempt of this server to recover a log failed."""
+
+    def __init__(
+        self,
+        member: str,
+        host: Host,
+        watcher: RegistryWatcher,
+        lifecycle: Lifecycle,
+        data: Path,
+        waiting: Callable[[], Mapping[tuple[str, int], str]],
+    ) -> None:
         self._member = member
         self._host = host
         self._watcher = watcher
         self._lifecycle = lifecycle
         self._data = data
+        self._waiting = waiting
 
     # --- Reads --------------------------------------------------------------------------------------------------------
 
@@ -144,11 +155,12 @@ class ShardService(ShardServicer):
     async def GetServerStatus(
         self, request: shard_pb2.GetServerStatusRequest, context: Context
     ) -> shard_pb2.GetServerStatusResponse:
+        waiting = self._waiting()
         return shard_pb2.GetServerStatusResponse(
             member=self._member,
             lifecycle=self._lifecycle.state.value,
             resident_bytes=resident_bytes(),
-            replicas=[reading.status(replica) for replica in self._host.replicas],
+            replicas=[reading.status(replica, waiting) for replica in self._host.replicas],
             machine=await asyncio.to_thread(machine_status, self._data),
         )
 

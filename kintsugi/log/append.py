@@ -14,6 +14,7 @@ Reasons of the errors
   NOT_WRITTEN          Redis did not take the call, nothing was written (Unavailable)
   OUTCOME_UNKNOWN      it may have been written (Unavailable or DeadlineExceeded); repeating the request tells
   LOG_FULL             of one request (ResourceExhausted)
+  LARGER_THAN_LOG      of one request, which could never be written (InvalidArgument)
   REQUEST_ID_REUSED    of one request (InvalidArgument)
 
 Knows nothing of what the payloads say.
@@ -163,7 +164,7 @@ class LogWriter:
         while True:
             outcome = await self._attempt(keys, args, deadline)
             if not isinstance(outcome, _Failure):
-                return _results(target, requests, outcome, uncertain=uncertain)
+                return self._results(target, requests, outcome, uncertain=uncertain)
             uncertain = uncertain or outcome.may_have_written
             if not uncertain:
                 raise Unavailable(
@@ -183,6 +184,23 @@ class LogWriter:
             return _Failure(error, may_have_written=True, timed_out=True)
         except REDIS_EXCEPTIONS as error:
             return _Failure(error, may_have_written=not _was_refused(error), timed_out=False)
+
+    def _results(
+        self, target: LogTarget, requests: Sequence[AppendRequest], reply: list[Any], *, uncertain: bool
+    ) -> list[AppendResult | KintsugiError]:
+        """Reads the script's reply. `uncertain`: an earlier attempt may have been written, so that a refusal of this one
+        says nothing of it."""
+        status = reply[0].decode()
+        if status != "OK":
+            detail = f": {reply[1].decode()}" if len(reply) > 1 else ""
+            what = f"{target} {_REFUSALS[status]}{detail}"
+            if uncertain:
+                raise Unavailable(f"{what}; whether it was written before is unknown", reason=OUTCOME_UNKNOWN)
+            raise Unavailable(f"{what}, expected {target.incarnation}/{target.epoch}", reason=status)
+        return [
+            _result(target, request, part, self._max_log_bytes, uncertain=uncertain)
+            for request, part in zip(requests, reply[1], strict=True)
+        ]
 
     def _arguments(self, target: LogTarget, requests: Sequence[AppendRequest]) -> list[bytes | str | int]:
         args: list[bytes | str | int] = [target.incarnation, target.epoch, target.floor.seq, target.floor.digest]
@@ -224,25 +242,8 @@ def _unknown(target: LogTarget, failure: _Failure, timeout_s: float) -> Kintsugi
     return Unavailable(message, reason=OUTCOME_UNKNOWN)
 
 
-def _results(
-    target: LogTarget, requests: Sequence[AppendRequest], reply: list[Any], *, uncertain: bool
-) -> list[AppendResult | KintsugiError]:
-    """Reads the script's reply. `uncertain`: an earlier attempt may have been written, so that a refusal of this one
-    says nothing of it."""
-    status = reply[0].decode()
-    if status != "OK":
-        detail = f": {reply[1].decode()}" if len(reply) > 1 else ""
-        what = f"{target} {_REFUSALS[status]}{detail}"
-        if uncertain:
-            raise Unavailable(f"{what}; whether it was written before is unknown", reason=OUTCOME_UNKNOWN)
-        raise Unavailable(f"{what}, expected {target.incarnation}/{target.epoch}", reason=status)
-    return [
-        _result(target, request, part, uncertain=uncertain) for request, part in zip(requests, reply[1], strict=True)
-    ]
-
-
 def _result(
-    target: LogTarget, request: AppendRequest, reply: list[bytes], *, uncertain: bool
+    target: LogTarget, request: AppendRequest, reply: list[bytes], max_log_bytes: int, *, uncertain: bool
 ) -> AppendResult | KintsugiError:
     match reply:
         case [b"WRITTEN" | b"REPEATED" as status, first, last, digest, epoch]:
@@ -254,6 +255,13 @@ def _result(
                 f"{request.request_id!r} was used for another content",
                 "must be unique per distinct request",
                 reason="REQUEST_ID_REUSED",
+            )
+        case [b"FULL", _, size] if not uncertain and int(size) > max_log_bytes:
+            return InvalidArgument(
+                "documents",
+                f"cost {int(size)} bytes in the log of one shard",
+                f"must cost at most {max_log_bytes}, which it may hold",
+                reason="LARGER_THAN_LOG",
             )
         case [b"FULL", kept, size] if not uncertain:
             return ResourceExhausted(

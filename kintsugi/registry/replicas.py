@@ -64,8 +64,10 @@ def must_stay(shard: Shard, member: str) -> bool:
 
 
 def awaited(shard: Shard) -> tuple[str, ...]:
-    """The members whose replicas recovery must hear before it rebuilds the log."""
-    return tuple(member for member in shard.in_sync if member not in shard.given_up)
+    """The members whose replicas recovery must hear before it rebuilds the log: those in sync that were not given up.
+    When all of them were, all others: the operator was told how much these hold."""
+    in_sync = tuple(member for member in shard.in_sync if member not in shard.given_up)
+    return in_sync or tuple(sorted(set(shard.replicas) - set(shard.given_up)))
 
 
 def lease_lost(shard: Shard, member: str) -> Shard | None:

@@ -247,7 +247,7 @@ class ShardStatus(_message.Message):
     log_bytes: _builtins.int
     """The bytes held by the log. 0 when Redis did not answer."""
     message: _builtins.str
-    """For people: what the recovery waits for. Empty when open."""
+    """For people: what the recovery waits for or why it fails, or that no in-sync replica answers. Empty otherwise."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaStatus]:
         """Its replicas."""
@@ -294,9 +294,9 @@ class ReplicaStatus(_message.Message):
     reachable: _builtins.bool
     """False when the shard server did not answer; the fields below are then not set."""
     phase: _builtins.str
-    """The state of the replica itself: "opening", "replaying", "serving", "bootstrapping", "halted" or "failed"."""
+    """The state of the replica itself: "opening", "replaying", "serving", "bootstrapping" or "failed"."""
     message: _builtins.str
-    """For people: why it is halted or failed, or how the bootstrap goes. Empty otherwise."""
+    """For people: why it failed, how the bootstrap goes and why there is one, or how far the index is. Empty otherwise."""
     durable_seq: _builtins.int
     """The sequence number up to which it is synced to disk."""
     searchable_seq: _builtins.int
@@ -375,7 +375,7 @@ Global___IndexVersionStatus: _TypeAlias = IndexVersionStatus  # noqa: Y015
 
 @_typing.final
 class AcceptLossRequest(_message.Message):
-    """Names shards to recover without all of their replicas."""
+    """Names a shard to recover without all of its replicas."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -409,12 +409,12 @@ class AcceptLossResponse(_message.Message):
     KEPT_SEQ_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     kept_seq: _builtins.int
-    """The highest sequence number that a reachable replica holds: writes after it are lost."""
+    """The highest sequence number held by the replicas that recovery will hear: writes after it are lost."""
     message: _builtins.str
     """For people: the same in one sentence."""
     @_builtins.property
     def given_up_members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The shard servers whose replicas are not waited for."""
+        """The shard servers whose replicas are not waited for. Empty when every in-sync replica can be reached."""
 
     def __init__(
         self,

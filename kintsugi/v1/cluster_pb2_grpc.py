@@ -60,10 +60,12 @@ class ClusterServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AcceptLoss(self, request, context):
-        """Lets the recovery of shards go on without replicas that cannot be reached, giving up what only they hold.
-        The answer names what is given up. Idempotent. INVALID_ARGUMENT: malformed shard. NOT_FOUND: no such shard.
-        FAILED_PRECONDITION: the shard is not waiting for recovery, or nobody who could recover it is alive.
-        UNAVAILABLE: the registry cannot be written.
+        """Lets the recovery of a shard go on without replicas that cannot be reached, giving up what only they hold. Also
+        begins the recovery of an open shard whose in-sync replicas are all lost; its other replicas then hold what is kept.
+        The answer names what is given up. May be repeated while the recovery waits. INVALID_ARGUMENT: malformed name.
+        NOT_FOUND: no such collection or shard. FAILED_PRECONDITION: the shard is open and an in-sync replica answers
+        (NOT_RECOVERING), may answer (REPLICA_ALIVE) or another one will be in sync by itself (REPLICA_FOLLOWS), or nobody
+        who could recover it can be reached (NO_REPLICA_REACHABLE). UNAVAILABLE: the registry cannot be written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,10 +38,12 @@ class ClusterStub:
     while Redis is down, from the last known registry. Never fails for what it reports.
     """
     AcceptLoss: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.AcceptLossRequest, _cluster_pb2.AcceptLossResponse]
-    """Lets the recovery of shards go on without replicas that cannot be reached, giving up what only they hold.
-    The answer names what is given up. Idempotent. INVALID_ARGUMENT: malformed shard. NOT_FOUND: no such shard.
-    FAILED_PRECONDITION: the shard is not waiting for recovery, or nobody who could recover it is alive.
-    UNAVAILABLE: the registry cannot be written.
+    """Lets the recovery of a shard go on without replicas that cannot be reached, giving up what only they hold. Also
+    begins the recovery of an open shard whose in-sync replicas are all lost; its other replicas then hold what is kept.
+    The answer names what is given up. May be repeated while the recovery waits. INVALID_ARGUMENT: malformed name.
+    NOT_FOUND: no such collection or shard. FAILED_PRECONDITION: the shard is open and an in-sync replica answers
+    (NOT_RECOVERING), may answer (REPLICA_ALIVE) or another one will be in sync by itself (REPLICA_FOLLOWS), or nobody
+    who could recover it can be reached (NO_REPLICA_REACHABLE). UNAVAILABLE: the registry cannot be written.
     """
 
 @_typing.type_check_only
@@ -54,10 +56,12 @@ class ClusterAsyncStub(ClusterStub):
     while Redis is down, from the last known registry. Never fails for what it reports.
     """
     AcceptLoss: _aio.UnaryUnaryMultiCallable[_cluster_pb2.AcceptLossRequest, _cluster_pb2.AcceptLossResponse]  # type: ignore[assignment]
-    """Lets the recovery of shards go on without replicas that cannot be reached, giving up what only they hold.
-    The answer names what is given up. Idempotent. INVALID_ARGUMENT: malformed shard. NOT_FOUND: no such shard.
-    FAILED_PRECONDITION: the shard is not waiting for recovery, or nobody who could recover it is alive.
-    UNAVAILABLE: the registry cannot be written.
+    """Lets the recovery of a shard go on without replicas that cannot be reached, giving up what only they hold. Also
+    begins the recovery of an open shard whose in-sync replicas are all lost; its other replicas then hold what is kept.
+    The answer names what is given up. May be repeated while the recovery waits. INVALID_ARGUMENT: malformed name.
+    NOT_FOUND: no such collection or shard. FAILED_PRECONDITION: the shard is open and an in-sync replica answers
+    (NOT_RECOVERING), may answer (REPLICA_ALIVE) or another one will be in sync by itself (REPLICA_FOLLOWS), or nobody
+    who could recover it can be reached (NO_REPLICA_REACHABLE). UNAVAILABLE: the registry cannot be written.
     """
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
@@ -79,10 +83,12 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.AcceptLossRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.AcceptLossResponse, _abc.Awaitable[_cluster_pb2.AcceptLossResponse]]:
-        """Lets the recovery of shards go on without replicas that cannot be reached, giving up what only they hold.
-        The answer names what is given up. Idempotent. INVALID_ARGUMENT: malformed shard. NOT_FOUND: no such shard.
-        FAILED_PRECONDITION: the shard is not waiting for recovery, or nobody who could recover it is alive.
-        UNAVAILABLE: the registry cannot be written.
+        """Lets the recovery of a shard go on without replicas that cannot be reached, giving up what only they hold. Also
+        begins the recovery of an open shard whose in-sync replicas are all lost; its other replicas then hold what is kept.
+        The answer names what is given up. May be repeated while the recovery waits. INVALID_ARGUMENT: malformed name.
+        NOT_FOUND: no such collection or shard. FAILED_PRECONDITION: the shard is open and an in-sync replica answers
+        (NOT_RECOVERING), may answer (REPLICA_ALIVE) or another one will be in sync by itself (REPLICA_FOLLOWS), or nobody
+        who could recover it can be reached (NO_REPLICA_REACHABLE). UNAVAILABLE: the registry cannot be written.
         """
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -89,8 +89,9 @@ class CollectionsServicer:
 
     def Delete(self, request, context):
         """Deletes a collection and all its documents. There is no way back.
-        Idempotent within a session only: a second call answers NOT_FOUND.
-        INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection. UNAVAILABLE: the registry cannot take writes.
+        Not idempotent: a second call answers NOT_FOUND, or deletes what was created under the name meanwhile.
+        INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection. UNAVAILABLE: the registry cannot take writes, or
+        a member knows a newer one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

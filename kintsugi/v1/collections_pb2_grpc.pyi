@@ -48,8 +48,9 @@ class CollectionsStub:
     """
     Delete: _grpc.UnaryUnaryMultiCallable[_collections_pb2.DeleteCollectionRequest, _collections_pb2.DeleteCollectionResponse]
     """Deletes a collection and all its documents. There is no way back.
-    Idempotent within a session only: a second call answers NOT_FOUND.
-    INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection. UNAVAILABLE: the registry cannot take writes.
+    Not idempotent: a second call answers NOT_FOUND, or deletes what was created under the name meanwhile.
+    INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection. UNAVAILABLE: the registry cannot take writes, or
+    a member knows a newer one.
     """
 
 @_typing.type_check_only
@@ -72,8 +73,9 @@ class CollectionsAsyncStub(CollectionsStub):
     """
     Delete: _aio.UnaryUnaryMultiCallable[_collections_pb2.DeleteCollectionRequest, _collections_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
     """Deletes a collection and all its documents. There is no way back.
-    Idempotent within a session only: a second call answers NOT_FOUND.
-    INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection. UNAVAILABLE: the registry cannot take writes.
+    Not idempotent: a second call answers NOT_FOUND, or deletes what was created under the name meanwhile.
+    INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection. UNAVAILABLE: the registry cannot take writes, or
+    a member knows a newer one.
     """
 
 class CollectionsServicer(metaclass=_abc_1.ABCMeta):
@@ -117,8 +119,9 @@ class CollectionsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_collections_pb2.DeleteCollectionResponse, _abc.Awaitable[_collections_pb2.DeleteCollectionResponse]]:
         """Deletes a collection and all its documents. There is no way back.
-        Idempotent within a session only: a second call answers NOT_FOUND.
-        INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection. UNAVAILABLE: the registry cannot take writes.
+        Not idempotent: a second call answers NOT_FOUND, or deletes what was created under the name meanwhile.
+        INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection. UNAVAILABLE: the registry cannot take writes, or
+        a member knows a newer one.
         """
 
 def add_CollectionsServicer_to_server(servicer: CollectionsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

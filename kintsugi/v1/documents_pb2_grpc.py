@@ -29,9 +29,11 @@ class DocumentsStub:
     """Writes and reads documents. Served by every coordinator.
 
     All write calls validate the whole request before anything is written, and then answer for each item.
-    Status codes they share: INVALID_ARGUMENT (a field is outside its bound; the details name it),
-    NOT_FOUND (no such collection), FAILED_PRECONDITION (the model is unknown or does not accept writes),
-    RESOURCE_EXHAUSTED (the batch or the log is over its bound; retry after the given delay),
+    Status codes they share: INVALID_ARGUMENT (a field, or the batch as a whole, is outside its bound; the details name
+    it), NOT_FOUND (no such collection), FAILED_PRECONDITION (the model is unknown or does not accept writes, or fewer
+    replicas are in sync than asked for),
+    RESOURCE_EXHAUSTED (the log is full, or too much waits for it: retry after the given delay; without a delay: the
+    message is over the limit of gRPC, make it smaller),
     UNAVAILABLE (the log cannot be written now; nothing of the request was written unless the items say otherwise),
     ABORTED (recovery discarded the write), DEADLINE_EXCEEDED (the outcome is unknown: repeat the call with the same request id).
     """
@@ -78,9 +80,11 @@ class DocumentsServicer:
     """Writes and reads documents. Served by every coordinator.
 
     All write calls validate the whole request before anything is written, and then answer for each item.
-    Status codes they share: INVALID_ARGUMENT (a field is outside its bound; the details name it),
-    NOT_FOUND (no such collection), FAILED_PRECONDITION (the model is unknown or does not accept writes),
-    RESOURCE_EXHAUSTED (the batch or the log is over its bound; retry after the given delay),
+    Status codes they share: INVALID_ARGUMENT (a field, or the batch as a whole, is outside its bound; the details name
+    it), NOT_FOUND (no such collection), FAILED_PRECONDITION (the model is unknown or does not accept writes, or fewer
+    replicas are in sync than asked for),
+    RESOURCE_EXHAUSTED (the log is full, or too much waits for it: retry after the given delay; without a delay: the
+    message is over the limit of gRPC, make it smaller),
     UNAVAILABLE (the log cannot be written now; nothing of the request was written unless the items say otherwise),
     ABORTED (recovery discarded the write), DEADLINE_EXCEEDED (the outcome is unknown: repeat the call with the same request id).
     """
@@ -180,9 +184,11 @@ class Documents:
     """Writes and reads documents. Served by every coordinator.
 
     All write calls validate the whole request before anything is written, and then answer for each item.
-    Status codes they share: INVALID_ARGUMENT (a field is outside its bound; the details name it),
-    NOT_FOUND (no such collection), FAILED_PRECONDITION (the model is unknown or does not accept writes),
-    RESOURCE_EXHAUSTED (the batch or the log is over its bound; retry after the given delay),
+    Status codes they share: INVALID_ARGUMENT (a field, or the batch as a whole, is outside its bound; the details name
+    it), NOT_FOUND (no such collection), FAILED_PRECONDITION (the model is unknown or does not accept writes, or fewer
+    replicas are in sync than asked for),
+    RESOURCE_EXHAUSTED (the log is full, or too much waits for it: retry after the given delay; without a delay: the
+    message is over the limit of gRPC, make it smaller),
     UNAVAILABLE (the log cannot be written now; nothing of the request was written unless the items say otherwise),
     ABORTED (recovery discarded the write), DEADLINE_EXCEEDED (the outcome is unknown: repeat the call with the same request id).
     """

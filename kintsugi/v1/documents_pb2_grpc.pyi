@@ -30,9 +30,11 @@ class DocumentsStub:
     """Writes and reads documents. Served by every coordinator.
 
     All write calls validate the whole request before anything is written, and then answer for each item.
-    Status codes they share: INVALID_ARGUMENT (a field is outside its bound; the details name it),
-    NOT_FOUND (no such collection), FAILED_PRECONDITION (the model is unknown or does not accept writes),
-    RESOURCE_EXHAUSTED (the batch or the log is over its bound; retry after the given delay),
+    Status codes they share: INVALID_ARGUMENT (a field, or the batch as a whole, is outside its bound; the details name
+    it), NOT_FOUND (no such collection), FAILED_PRECONDITION (the model is unknown or does not accept writes, or fewer
+    replicas are in sync than asked for),
+    RESOURCE_EXHAUSTED (the log is full, or too much waits for it: retry after the given delay; without a delay: the
+    message is over the limit of gRPC, make it smaller),
     UNAVAILABLE (the log cannot be written now; nothing of the request was written unless the items say otherwise),
     ABORTED (recovery discarded the write), DEADLINE_EXCEEDED (the outcome is unknown: repeat the call with the same request id).
     """
@@ -73,9 +75,11 @@ class DocumentsAsyncStub(DocumentsStub):
     """Writes and reads documents. Served by every coordinator.
 
     All write calls validate the whole request before anything is written, and then answer for each item.
-    Status codes they share: INVALID_ARGUMENT (a field is outside its bound; the details name it),
-    NOT_FOUND (no such collection), FAILED_PRECONDITION (the model is unknown or does not accept writes),
-    RESOURCE_EXHAUSTED (the batch or the log is over its bound; retry after the given delay),
+    Status codes they share: INVALID_ARGUMENT (a field, or the batch as a whole, is outside its bound; the details name
+    it), NOT_FOUND (no such collection), FAILED_PRECONDITION (the model is unknown or does not accept writes, or fewer
+    replicas are in sync than asked for),
+    RESOURCE_EXHAUSTED (the log is full, or too much waits for it: retry after the given delay; without a delay: the
+    message is over the limit of gRPC, make it smaller),
     UNAVAILABLE (the log cannot be written now; nothing of the request was written unless the items say otherwise),
     ABORTED (recovery discarded the write), DEADLINE_EXCEEDED (the outcome is unknown: repeat the call with the same request id).
     """
@@ -112,9 +116,11 @@ class DocumentsServicer(metaclass=_abc_1.ABCMeta):
     """Writes and reads documents. Served by every coordinator.
 
     All write calls validate the whole request before anything is written, and then answer for each item.
-    Status codes they share: INVALID_ARGUMENT (a field is outside its bound; the details name it),
-    NOT_FOUND (no such collection), FAILED_PRECONDITION (the model is unknown or does not accept writes),
-    RESOURCE_EXHAUSTED (the batch or the log is over its bound; retry after the given delay),
+    Status codes they share: INVALID_ARGUMENT (a field, or the batch as a whole, is outside its bound; the details name
+    it), NOT_FOUND (no such collection), FAILED_PRECONDITION (the model is unknown or does not accept writes, or fewer
+    replicas are in sync than asked for),
+    RESOURCE_EXHAUSTED (the log is full, or too much waits for it: retry after the given delay; without a delay: the
+    message is over the limit of gRPC, make it smaller),
     UNAVAILABLE (the log cannot be written now; nothing of the request was written unless the items say otherwise),
     ABORTED (recovery discarded the write), DEADLINE_EXCEEDED (the outcome is unknown: repeat the call with the same request id).
     """

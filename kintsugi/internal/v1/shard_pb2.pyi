@@ -805,6 +805,11 @@ class HostedReplica(_message.Message):
 
     REPLICA_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    RECOVERY_FIELD_NUMBER: _builtins.int
+    recovery: _builtins.str
+    """For people: why the last attempt of this server to recover the log of its shard failed. Empty when there was none
+    since the log was open.
+    """
     @_builtins.property
     def replica(self) -> Global___ReplicaRef:
         """Which."""
@@ -818,10 +823,11 @@ class HostedReplica(_message.Message):
         *,
         replica: Global___ReplicaRef | None = ...,
         status: _cluster_pb2.ReplicaStatus | None = ...,
+        recovery: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recovery", b"recovery", "replica", b"replica", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,7 @@ class ShardStub:
     """Served by every shard server. All calls name a replica by collection uid and shard number.
 
     Status codes they share: NOT_FOUND (this server does not host the replica), UNAVAILABLE (it hosts it but cannot
-    serve it now: opening, bootstrapping, halted or failed; try another replica), DEADLINE_EXCEEDED,
+    serve it now: opening, replaying, bootstrapping or failed; try another replica), DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED (its queue is full).
     """
 
@@ -95,7 +95,7 @@ class ShardServicer:
     """Served by every shard server. All calls name a replica by collection uid and shard number.
 
     Status codes they share: NOT_FOUND (this server does not host the replica), UNAVAILABLE (it hosts it but cannot
-    serve it now: opening, bootstrapping, halted or failed; try another replica), DEADLINE_EXCEEDED,
+    serve it now: opening, replaying, bootstrapping or failed; try another replica), DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED (its queue is full).
     """
 
@@ -139,7 +139,8 @@ class ShardServicer:
 
     def GetPosition(self, request, context):
         """Tells how far a replica is. With `fence_epoch`, first makes the replica stop applying records of lower epochs,
-        durably: the promise that recovery needs. Answers also while halted. Idempotent. Also: those of the service.
+        durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
+        Idempotent. Also: those of the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -239,7 +240,7 @@ class Shard:
     """Served by every shard server. All calls name a replica by collection uid and shard number.
 
     Status codes they share: NOT_FOUND (this server does not host the replica), UNAVAILABLE (it hosts it but cannot
-    serve it now: opening, bootstrapping, halted or failed; try another replica), DEADLINE_EXCEEDED,
+    serve it now: opening, replaying, bootstrapping or failed; try another replica), DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED (its queue is full).
     """
 

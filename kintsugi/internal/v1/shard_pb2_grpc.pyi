@@ -32,7 +32,7 @@ class ShardStub:
     """Served by every shard server. All calls name a replica by collection uid and shard number.
 
     Status codes they share: NOT_FOUND (this server does not host the replica), UNAVAILABLE (it hosts it but cannot
-    serve it now: opening, bootstrapping, halted or failed; try another replica), DEADLINE_EXCEEDED,
+    serve it now: opening, replaying, bootstrapping or failed; try another replica), DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED (its queue is full).
     """
 
@@ -57,7 +57,8 @@ class ShardStub:
     """Reads documents in id order. Read-only. ABORTED as in Search. Also: those of the service."""
     GetPosition: _grpc.UnaryUnaryMultiCallable[_shard_pb2.GetPositionRequest, _shard_pb2.GetPositionResponse]
     """Tells how far a replica is. With `fence_epoch`, first makes the replica stop applying records of lower epochs,
-    durably: the promise that recovery needs. Answers also while halted. Idempotent. Also: those of the service.
+    durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
+    Idempotent. Also: those of the service.
     """
     ReadTail: _grpc.UnaryStreamMultiCallable[_shard_pb2.ReadTailRequest, _shard_pb2.TailRecord]
     """Streams raw log records that the replica has applied, in order, for recovery. OUT_OF_RANGE: the first one
@@ -75,7 +76,7 @@ class ShardAsyncStub(ShardStub):
     """Served by every shard server. All calls name a replica by collection uid and shard number.
 
     Status codes they share: NOT_FOUND (this server does not host the replica), UNAVAILABLE (it hosts it but cannot
-    serve it now: opening, bootstrapping, halted or failed; try another replica), DEADLINE_EXCEEDED,
+    serve it now: opening, replaying, bootstrapping or failed; try another replica), DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED (its queue is full).
     """
 
@@ -97,7 +98,8 @@ class ShardAsyncStub(ShardStub):
     """Reads documents in id order. Read-only. ABORTED as in Search. Also: those of the service."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_shard_pb2.GetPositionRequest, _shard_pb2.GetPositionResponse]  # type: ignore[assignment]
     """Tells how far a replica is. With `fence_epoch`, first makes the replica stop applying records of lower epochs,
-    durably: the promise that recovery needs. Answers also while halted. Idempotent. Also: those of the service.
+    durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
+    Idempotent. Also: those of the service.
     """
     ReadTail: _aio.UnaryStreamMultiCallable[_shard_pb2.ReadTailRequest, _shard_pb2.TailRecord]  # type: ignore[assignment]
     """Streams raw log records that the replica has applied, in order, for recovery. OUT_OF_RANGE: the first one
@@ -114,7 +116,7 @@ class ShardServicer(metaclass=_abc_1.ABCMeta):
     """Served by every shard server. All calls name a replica by collection uid and shard number.
 
     Status codes they share: NOT_FOUND (this server does not host the replica), UNAVAILABLE (it hosts it but cannot
-    serve it now: opening, bootstrapping, halted or failed; try another replica), DEADLINE_EXCEEDED,
+    serve it now: opening, replaying, bootstrapping or failed; try another replica), DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED (its queue is full).
     """
 
@@ -170,7 +172,8 @@ class ShardServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_shard_pb2.GetPositionResponse, _abc.Awaitable[_shard_pb2.GetPositionResponse]]:
         """Tells how far a replica is. With `fence_epoch`, first makes the replica stop applying records of lower epochs,
-        durably: the promise that recovery needs. Answers also while halted. Idempotent. Also: those of the service.
+        durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
+        Idempotent. Also: those of the service.
         """
 
     @_abc_1.abstractmethod

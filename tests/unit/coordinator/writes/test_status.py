@@ -1,10 +1,10 @@
-"""The status of the cluster, and accepting the loss of what cannot be reached."""
+"""The status of the cluster."""
 
 import msgspec
 import pytest
 
 from coordinator.status import Status
-from kintsugi.errors import FailedPrecondition, NotFound, Unavailable
+from kintsugi.errors import Unavailable
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.lifecycle import LifecycleState
 from kintsugi.log.read import Head
@@ -20,6 +20,7 @@ class Calls:
     def __init__(self):
         self.silent = set()
         self.seqs = {"shard-a": 5, "shard-b": 9}
+        self.recovery = {}
 
     async def status(self, member, _timeout_s):
         self._check(member)
@@ -27,12 +28,9 @@ class Calls:
         for number in (0, 1):
             hosted = response.replicas.add()
             hosted.replica.collection_uid, hosted.replica.shard = "uid1", number
+            hosted.recovery = self.recovery.get(member, "") if number else ""
             hosted.status.phase, hosted.status.durable_seq = "serving", self.seqs[member]
         return response
-
-    async def position(self, member, _replica):
-        self._check(member)
-        return shard_pb2.GetPositionResponse(durable=shard_pb2.Position(epoch=1, seq=self.seqs[member]))
 
     def _check(self, member):
         if member in self.silent:
@@ -123,42 +121,22 @@ async def test_recovering_shard_says_whom_it_waits_for(status, registry, calls, 
     assert "shard-b" in shown.message
 
 
-async def test_accepted_loss_names_what_is_given_up_and_is_idempotent(status, registry, calls, kit):
-    """Recovery no longer waits for the silent replica."""
+async def test_a_recovery_that_keeps_failing_says_why(status, registry, calls, kit):
+    """Every server tells of its own attempts; who held the lease knows."""
     registry.set(recovering(kit))
-    calls.silent.add("shard-b")
-    first = await status.accept_loss("docs", 1)
-    assert list(first.given_up_members) == ["shard-b"]
-    assert first.kept_seq == 5
-    assert "shard-b" in first.message
-    shard = registry.view.shards["uid1", 1]
-    assert shard.given_up == ("shard-b",)
-    assert shard.replicas["shard-b"] is ReplicaState.OUT_OF_SYNC
-    assert list((await status.accept_loss("docs", 1)).given_up_members) == ["shard-b"]
+    calls.recovery = {"shard-b": "the recovery lease was lost"}
+    shown = (await status.get("")).collections[0].shards
+    assert shown[1].message == "recovery is tried again and again: the recovery lease was lost"
+    assert shown[0].message == "", "the other shard's log is open"
 
 
-async def test_nothing_is_given_up_while_everybody_answers(status, registry, kit):
-    """The recovery goes on by itself."""
-    registry.set(recovering(kit))
-    assert not (await status.accept_loss("docs", 1)).given_up_members
-    assert registry.view.shards["uid1", 1].given_up == ()
-
-
-async def test_loss_is_not_accepted_where_nothing_waits_or_nobody_could_recover(status, registry, calls, kit):
-    """An open shard loses nothing, a shard without any reachable replica everything."""
-    with pytest.raises(FailedPrecondition, match="open"):
-        await status.accept_loss("docs", 1)
-    registry.set(recovering(kit))
-    calls.silent |= {"shard-a", "shard-b"}
-    with pytest.raises(FailedPrecondition, match="no replica"):
-        await status.accept_loss("docs", 1)
-
-
-@pytest.mark.parametrize(("name", "number"), [("nope", 0), ("docs", 2)])
-async def test_loss_of_an_unknown_shard_is_not_found(status, name, number):
-    """Both the collection and the shard must exist."""
-    with pytest.raises(NotFound):
-        await status.accept_loss(name, number)
+async def test_an_open_shard_without_any_in_sync_replica_says_what_to_do(status, registry, calls, kit):
+    """Nothing recovers by itself there."""
+    registry.set(kit.shard(1, replicas={"shard-a": ReplicaState.IN_SYNC, "shard-b": ReplicaState.OUT_OF_SYNC}))
+    calls.silent.add("shard-a")
+    shown = (await status.get("")).collections[0].shards
+    assert "bring back one of shard-a, or accept the loss" in shown[1].message
+    assert shown[0].message == ""
 
 
 async def test_a_coordinator_tells_of_its_own_machine(status):

@@ -188,6 +188,15 @@ async def test_a_full_log_refuses_until_positions_advance(log):
     assert (head.first_seq, head.bytes) == (5, 5 * 1128)
 
 
+async def test_a_request_that_no_log_could_hold_is_refused_for_good(log):
+    """It names the bound, and asks for no retry."""
+    log.max_log_bytes = 10_000
+    with pytest.raises(InvalidArgument, match="10384 bytes in the log of one shard, must cost at most 10000") as raised:
+        await log.append(*(os.urandom(5064) for _ in range(2)))
+    assert (raised.value.reason, raised.value.field) == ("LARGER_THAN_LOG", "documents")
+    assert not await log.entries()
+
+
 async def test_the_byte_bound_counts_the_whole_group(log):
     """Of a group that would exceed the bound together, only the requests that fit are written."""
     log.max_log_bytes = 2500

@@ -116,6 +116,13 @@ def test_giving_up_frees_recovery_from_waiting():
     assert replicas.awaited(last) == ()
 
 
+def test_without_anybody_in_sync_recovery_awaits_all_others():
+    """When all in-sync replicas are given up, what is kept is what all others hold that were not given up as well."""
+    lost = replicas.given_up(shard(a=IN_SYNC, b=OUT_OF_SYNC, c=JOINING, d=OUT_OF_SYNC), "a")
+    assert replicas.awaited(lost) == ("b", "c", "d")
+    assert replicas.awaited(replicas.given_up(lost, "d")) == ("b", "c")
+
+
 def test_swap_retires_the_version_that_served_the_same_model():
     """The ready version serves, its predecessor of the same model retires, other models stay."""
     versions = [

@@ -217,6 +217,25 @@ async def test_an_accepted_loss_is_rebuilt_from_whoever_is_left(fleet, soon):
     await serves_all(soon, 11, a, b)
 
 
+async def test_a_recovery_that_cannot_go_on_says_why(fleet, soon, stub_of):
+    """Whoever asks its server for the status is told, until the log is open again."""
+    a, b = await two_servers(fleet)
+    await serves_all(soon, 10, a, b)
+    await fleet.stop("b")
+    change = {"log_state": LogState.RECOVERING}
+    await fleet.store.update(lambda view: [msgspec.structs.replace(view.shards["c1", 0], **change)])
+
+    async def told():
+        answer = await stub_of(a, a).GetServerStatus(shard_pb2.GetServerStatusRequest())
+        return answer.replicas[0].recovery
+
+    await soon(lambda: a.parts.guardian.waiting, "an attempt has failed")
+    assert f"recovery waits for replicas on {b.member}" in await told()
+    await fleet.start("b")
+    await soon(lambda: a.shard().log_state is LogState.OPEN and not a.parts.guardian.waiting, "the log is back")
+    assert await told() == ""
+
+
 async def test_a_log_is_rebuilt_above_every_epoch_that_a_replica_promised(fleet, soon):
     """A registry that forgot epochs does not lead replicas into one that they have promised to ignore."""
     a, b = await two_servers(fleet)
