@@ -83,8 +83,9 @@ def test_the_demo_runs_to_its_end_and_every_check_holds(demo):
     assert not list(demo.folder.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["created collection", "killed shard-1"])
+@pytest.mark.parametrize(
+    ("number", "moment"), [(signal.SIGTERM, "created collection"), (signal.SIGINT, "killed shard-1")]
+)
 def test_an_interrupted_demo_leaves_nothing_behind(demo, number, moment):
     """Ctrl-C and SIGTERM stop the cluster and remove its folder, also in the middle of the searches."""
     demo.read_until(moment)
