@@ -4,6 +4,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from coordinator.acks import Acknowledgements, Changes
 from coordinator.bulk import Bulk
@@ -36,6 +37,8 @@ from kintsugi.machine import machine_status
 from kintsugi.position import Position
 from kintsugi.redis_client import RedisClient, check_server, connect
 from kintsugi.registry.enrolment import Enrolment
+from kintsugi.registry.file import NAME as REGISTRY_FILE
+from kintsugi.registry.file import RegistryFile
 from kintsugi.registry.leases import LeaseInfo
 from kintsugi.registry.records import Member, Role
 from kintsugi.registry.store import RegistryStore
@@ -81,11 +84,11 @@ class Parts:
 
 
 def assemble(settings: CoordinatorSettings, member: str) -> Parts:
-    """Wires the parts; opens no connection. Needs a running event loop."""
-    lifecycle, channels = Lifecycle(), ChannelPool()
+    """Wires the parts; reads the data folder, but opens no connection. Needs a running event loop."""
+    lifecycle, channels, file = Lifecycle(), ChannelPool(), RegistryFile(settings.data / REGISTRY_FILE)
     redis, keys = connect(settings.redis), Keys(settings.namespace)
     store = RegistryStore(redis, keys)
-    watcher = RegistryWatcher(store)
+    watcher = RegistryWatcher(store, file.load(), file.persist, check_server=partial(check_server, redis))
     calls = ReplicaCalls(lambda address: ShardStub(channels.get(address)), lambda: watcher.view)
     log = LogWriter(redis, keys, max_log_bytes=settings.max_log_bytes)
     views = Views(watcher, time.monotonic)
@@ -162,7 +165,8 @@ async def serve(settings: CoordinatorSettings, stop: asyncio.Event) -> None:
 
 
 async def _serve_when_known(parts: Parts) -> None:
-    """Health says SERVING once a registry is known: without one there is nothing to search or to write."""
+    """Health says SERVING once a registry is known, from Redis or from the data folder: without one there is nothing to
+    search or to write."""
     while not await parts.watcher.wait_for(lambda view, _health: view is not None, REGISTRY_PATIENCE_S):
         logger("coordinator").warning(LogEvent.REGISTRY_AWAITED, message=parts.watcher.message)
     parts.lifecycle.advance(LifecycleEvent.CAUGHT_UP)

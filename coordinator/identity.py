@@ -7,6 +7,7 @@ import re
 import uuid
 from pathlib import Path
 
+from kintsugi.durable import write_file
 from kintsugi.errors import FailedPrecondition
 
 _VALID = re.compile(r"coordinator-[0-9a-f]{32}")
@@ -17,9 +18,7 @@ def member_id(folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "member-id"
     if not path.exists():
-        drawn = path.with_suffix(".new")
-        drawn.write_text(f"coordinator-{uuid.uuid4().hex}")
-        drawn.replace(path)
+        write_file(path, f"coordinator-{uuid.uuid4().hex}".encode())
     found = path.read_text().strip()
     if not _VALID.fullmatch(found):
         raise FailedPrecondition(f"{path} holds {found[:80]!r}, which is not a member id; remove the file to draw one")

@@ -8,7 +8,8 @@ from kintsugi.settings import ProcessSettings, setting
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings(ProcessSettings):
-    """A Kintsugi coordinator: takes searches and writes from clients. Stateless but for its member id."""
+    """A Kintsugi coordinator: takes searches and writes from clients. Stateless but for its member id and
+    the registry as it last saw it."""
 
     write_deadline_s: float = setting(
         "time for one write or one chunk of a bulk call when the caller sets none; lower it to learn of trouble sooner",

@@ -16,8 +16,9 @@ from kintsugi.log.positions import LogPositions
 from kintsugi.log.restore import LogRestorer
 from kintsugi.redis_client import RedisClient, check_server, connect
 from kintsugi.registry.enrolment import Enrolment
+from kintsugi.registry.file import RegistryFile
 from kintsugi.registry.leases import LeaseInfo
-from kintsugi.registry.records import Member, Role, Snapshot
+from kintsugi.registry.records import Member, Role
 from kintsugi.registry.store import RegistryStore
 from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.rpc.channels import ChannelPool
@@ -33,7 +34,6 @@ from shard.index_reports import IndexReports
 from shard.observing import Observing
 from shard.peers import Peers
 from shard.recovery import Guardian
-from shard.registry_file import RegistryFile
 from shard.service import ShardService
 from shard.settings import ShardSettings
 from shard.storage import StorageEvent, ignore
@@ -80,11 +80,7 @@ def assemble(settings: ShardSettings, observe: Callable[[StorageEvent], None] = 
     lifecycle, channels = Lifecycle(), ChannelPool()
     redis, keys = connect(settings.redis), Keys(settings.namespace)
     store = RegistryStore(redis, keys)
-
-    async def persist(snapshot: Snapshot) -> None:
-        await asyncio.to_thread(file.save, snapshot)
-
-    watcher = RegistryWatcher(store, file.load(), persist)
+    watcher = RegistryWatcher(store, file.load(), file.persist, check_server=functools.partial(check_server, redis))
     peers = Peers(lambda address: ShardStub(channels.get(address)), lambda: watcher.view)
     reports = IndexReports(watcher, member)
     around = Surroundings(

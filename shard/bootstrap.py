@@ -16,11 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kintsugi.durable import DISK, publish_file
 from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.positions import LogPositions
 from kintsugi.telemetry import LogEvent, logger
-from shard.durable import DISK, publish_file
 from shard.membership import Membership
 from shard.peers import Peers
 from shard.storage import Storage

@@ -19,11 +19,11 @@ import msgspec
 import usearch
 
 from kintsugi import failpoints
+from kintsugi.durable import DISK, Disk, publish_folder, remove_folder, write_file
 from kintsugi.metrics import Metric
 from kintsugi.position import Position
 from kintsugi.telemetry import LogEvent, logger
 from shard.calibration import Calibration
-from shard.durable import DISK, Disk, publish_folder, remove_folder, write_file
 from shard.encoding import encoding_of
 from shard.index import Counters, GraphParameters, VectorIndex
 

@@ -13,7 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from shard.durable import DISK, Disk, publish_folder, remove_folder
+from kintsugi.durable import DISK, Disk, publish_folder, remove_folder
+from kintsugi.registry.file import NAME as REGISTRY_FILE
 
 # Copies for peers are made beside the database; a crash leaves them behind.
 SNAPSHOT_PREFIX = "snapshot-"
@@ -74,7 +75,7 @@ class Folders:
 
     @property
     def registry(self) -> Path:
-        return self.root / "registry.json"
+        return self.root / REGISTRY_FILE
 
     @property
     def diverged(self) -> Path:

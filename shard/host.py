@@ -7,11 +7,11 @@ moved to orphaned/ instead: its data may be the only copy of something that the 
 import asyncio
 
 from kintsugi.cancelling import end, finish
+from kintsugi.durable import remove_folder
 from kintsugi.errors import NotFound
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.registry.records import View
 from kintsugi.telemetry import LogEvent, logger
-from shard.durable import remove_folder
 from shard.folders import Folders
 from shard.replica import Replica
 from shard.surroundings import Surroundings

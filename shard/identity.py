@@ -6,8 +6,8 @@ import uuid
 from pathlib import Path
 from typing import IO
 
+from kintsugi.durable import write_file
 from kintsugi.errors import FailedPrecondition
-from shard.durable import write_file
 
 _VALID = re.compile(r"shard-[0-9a-f]{32}")
 

@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kintsugi import failpoints
+from kintsugi.durable import DISK, Disk
 from kintsugi.position import START, Position
 from kintsugi.registry.records import IndexVersionState
 from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
 from shard.build import Build, BuildPlan
 from shard.checkpoint import Checkpoints, IndexedModel, IndexVersion
-from shard.durable import DISK, Disk
 from shard.encoding import prepare
 from shard.index import GraphParameters
 from shard.journal import JournalSlice

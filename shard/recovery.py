@@ -27,6 +27,7 @@ from kintsugi.log.faults import LogFault
 from kintsugi.log.restore import LogRestorer
 from kintsugi.position import Position
 from kintsugi.registry import replicas
+from kintsugi.registry.file import parse
 from kintsugi.registry.records import (
     EpochStart,
     LogState,
@@ -42,7 +43,6 @@ from kintsugi.registry.records import (
 from kintsugi.registry.watch import RegistryHealth
 from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
 from shard.peers import from_wire
-from shard.registry_file import parse
 from shard.surroundings import Surroundings
 
 _log = logger("recovery")

@@ -16,6 +16,7 @@ from kintsugi.internal.v1.shard_pb2_grpc import ShardServicer
 from kintsugi.lifecycle import Lifecycle
 from kintsugi.machine import machine_status
 from kintsugi.process_memory import resident_bytes
+from kintsugi.registry.file import serialise
 from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.rpc.server import remaining_s
 from shard import reading
@@ -23,7 +24,6 @@ from shard.engine import Engine
 from shard.folders import SNAPSHOT_PREFIX
 from shard.host import Host
 from shard.peers import from_wire, to_wire
-from shard.registry_file import serialise
 from shard.replica import Replica
 
 SNAPSHOT_CHUNK_BYTES = 2**20

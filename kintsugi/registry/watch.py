@@ -5,6 +5,8 @@
 2. It is persisted before it is adopted, so that after a restart nobody forgets what others may have acted on.
 3. A registry that is missing, foreign, older or forked changes the health and nothing else: the last view stays.
 4. Nothing that Redis answers ends the watch.
+5. Each time that Redis becomes reachable, `check_server` must pass before anything is read: a server that is set to lose
+   data counts as unreachable, and the message says what to set.
 
 Does not repair anything and does not decide who is dead: it says for how long a member has been seen without a lease.
 """
@@ -35,7 +37,7 @@ class RegistryHealth(StrEnum):
     """Whether the registry in Redis is the one this process knows."""
 
     OK = "ok"
-    # Redis does not answer, or not with a registry that can be read.
+    # Redis does not answer, or not with a registry that can be read, or is set so that it would lose data.
     UNREACHABLE = "unreachable"
     # Redis answers and holds no cluster.
     MISSING = "missing"
@@ -73,7 +75,7 @@ def judge(known: Snapshot | None, reading: Reading | None) -> tuple[RegistryHeal
 
 class RegistryWatcher:
     """`known` is what the process knew when it last ran. `persist` is awaited with each snapshot before it is adopted.
-    `clock` is a monotonic clock in seconds."""
+    `clock` is a monotonic clock in seconds. `check_server` raises what is wrong with the server."""
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class RegistryWatcher:
         known: Snapshot | None = None,
         persist: Callable[[Snapshot], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        check_server: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.view: View | None = None if known is None else known.view()
         self.health = RegistryHealth.UNREACHABLE
@@ -89,6 +92,7 @@ class RegistryWatcher:
         self._store = store
         self._persist = persist
         self._clock = clock
+        self._check_server = check_server
         self._refreshing = asyncio.Lock()
         self._changed = asyncio.Event()
         self._callbacks: list[Callable[[], None]] = []
@@ -178,6 +182,8 @@ class RegistryWatcher:
         return self._without_lease_s.get(member_id, 0.0)
 
     async def _read(self) -> tuple[RegistryHealth, str]:
+        if self._check_server is not None and self.health is RegistryHealth.UNREACHABLE:
+            await self._check_server()
         known = None if self.view is None else self.view.snapshot
         reading = await self._store.read_after(known)
         leases = await self._store.leases()

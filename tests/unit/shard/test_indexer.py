@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
+from kintsugi.durable import Disk
 from kintsugi.errors import Unavailable
 from kintsugi.metrics import Metric
 from shard.checkpoint import Checkpoints
-from shard.durable import Disk
 from shard.index import GraphParameters
 from shard.indexer import IndexerSettings
 from shard.rebuild_policy import RebuildSettings

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from kintsugi.errors import Unavailable
-from kintsugi.redis_client import connect
+from kintsugi.redis_client import check_server, connect
 from kintsugi.registry.leases import LeaseInfo
 from kintsugi.registry.records import Defaults, Member, Role, Snapshot
 from kintsugi.registry.store import RegistryStore
@@ -87,6 +87,53 @@ async def test_a_snapshot_is_persisted_before_it_is_adopted(store):
     await watcher.refresh()
     assert persisted == [watcher.view.snapshot]
     assert watcher.health is RegistryHealth.OK
+
+
+async def test_a_server_that_would_lose_data_is_never_believed(redis, store):
+    """Whether it was so at the start or came back so: it counts as unreachable, the message says what to set, and once
+    that is set all is well. A server that stays reachable is not asked again."""
+    await store.init("c1", Defaults())
+    checks = []
+
+    async def check():
+        checks.append(None)
+        await check_server(redis)
+
+    watcher = RegistryWatcher(store, check_server=check)
+    await redis.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        await watcher.refresh()
+        assert (watcher.view, watcher.health) == (None, RegistryHealth.UNREACHABLE)
+        assert "maxmemory-policy noeviction" in watcher.message
+    finally:
+        await redis.config_set("maxmemory-policy", "noeviction")
+    await watcher.refresh()
+    await watcher.refresh()
+    assert watcher.health is RegistryHealth.OK
+    assert len(checks) == 2
+
+
+async def test_a_server_is_checked_again_after_an_outage(new_valkey, keys):
+    """Another server may stand where the old one did."""
+    server, checks = new_valkey(), []
+
+    async def check():
+        checks.append(None)
+
+    client = connect(server.url)
+    store = RegistryStore(client, keys)
+    await store.init("c1", Defaults())
+    watcher = RegistryWatcher(store, check_server=check)
+    await watcher.refresh()
+    server.kill()
+    await watcher.refresh()
+    assert watcher.health is RegistryHealth.UNREACHABLE
+    server.start()
+    checks.clear()
+    await watcher.refresh()
+    assert watcher.health is RegistryHealth.OK
+    assert len(checks) == 1
+    await client.aclose()
 
 
 async def test_a_wiped_redis_is_missing_and_the_view_stays(store, redis):

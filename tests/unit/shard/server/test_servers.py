@@ -8,6 +8,7 @@ import json
 import msgspec
 import pytest
 
+from kintsugi.durable import remove_folder
 from kintsugi.errors import Aborted, Unavailable
 from kintsugi.ids import encode
 from kintsugi.internal.v1 import shard_pb2
@@ -20,7 +21,6 @@ from kintsugi.position import Position
 from kintsugi.registry.records import LogState, ReplicaState
 from kintsugi.registry.store import Delete
 from kintsugi.registry.watch import RegistryHealth
-from shard.durable import remove_folder
 from shard.replica import ReplicaPhase
 from shard.storage import Storage
 

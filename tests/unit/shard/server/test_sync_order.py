@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kintsugi.durable import DISK, Disk
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.metrics import Metric
-from shard.durable import DISK, Disk
 from shard.peers import to_wire
 from shard.storage import StorageEvent
 

@@ -1,16 +1,20 @@
-"""The registry as this shard server last saw it, on disk: what it serves from while Redis is down, and what a registry
-lost with its Redis is restored from (DESIGN 3a). Written whole, synced and renamed: a crash leaves the old or the new one.
+"""The registry as this process last saw it, on disk: what it serves from while Redis is down and, of a shard server, what
+a registry lost with its Redis is restored from (DESIGN 3a). Written whole, synced and renamed: a crash leaves the old or
+the new one.
 """
 
+import asyncio
 from pathlib import Path
 
 import msgspec
 
+from kintsugi.durable import DISK, Disk, write_file
 from kintsugi.errors import FailedPrecondition
 from kintsugi.registry.records import Snapshot
-from shard.durable import DISK, Disk, write_file
 
 FORMAT_VERSION = 1
+# Its name in the data folder of a process.
+NAME = "registry.json"
 
 
 class _Contents(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,6 +40,8 @@ class RegistryFileCorrupt(FailedPrecondition):
 
 
 class RegistryFile:
+    """The file of one process, below its data folder."""
+
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
         self._path = path
         self._disk = disk
@@ -50,6 +56,10 @@ class RegistryFile:
 
     def save(self, snapshot: Snapshot) -> None:
         write_file(self._path, serialise(snapshot), self._disk)
+
+    async def persist(self, snapshot: Snapshot) -> None:
+        """save, off the event loop."""
+        await asyncio.to_thread(self.save, snapshot)
 
 
 def serialise(snapshot: Snapshot) -> bytes:
