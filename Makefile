@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long bench lint fmt protos verify setup clean
+.PHONY: demo test test-long bench lint fmt protos docs verify setup clean
 
 setup: $(STAMP)
 
@@ -39,10 +39,14 @@ fmt: $(STAMP)
 protos: $(STAMP)
 	$(BIN)/python scripts/gen_protos.py
 
+docs: $(STAMP)
+	for script in api_reference settings_tables state_diagrams telemetry_tables; do $(BIN)/python scripts/$$script.py || exit 1; done
+
 verify: $(STAMP)
 	$(BIN)/python scripts/gen_protos.py --check
 	$(BIN)/python scripts/state_diagrams.py --check
 	$(BIN)/python scripts/settings_tables.py --check
+	$(BIN)/python scripts/api_reference.py --check
 	$(BIN)/python scripts/telemetry_tables.py --check
 
 clean:

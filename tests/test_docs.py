@@ -33,7 +33,7 @@ from shard.settings import ShardSettings
 from shard.standing import Standing, Way
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("kintsugi", "coordinator", "shard", "protos", "scripts", "tests", "docs", "bench", "deploy")
+FOLDERS = ("kintsugi", "coordinator", "shard", "protos", "scripts", "tests", "docs", "bench", "deploy", "examples")
 README_ADDRESS = "127.0.0.1:7700"
 READY_LINE = "Ctrl-C stops it."
 BLOCK_TIMEOUT_S = 120
@@ -97,6 +97,14 @@ def test_links_lead_somewhere(name: str) -> None:
         if not file.exists() or (heading and heading not in anchors(file.read_text("utf-8"))):
             dead.append(target)
     assert dead == []
+
+
+@pytest.mark.parametrize("name", documents())
+def test_sources_are_named_and_used(name: str) -> None:
+    """A claim about others has its source, and no source is left over from a claim that is gone."""
+    text = prose(documents()[name])
+    defined = re.findall(r"^\[([\w-]+)\]: https://", text, re.MULTILINE)
+    assert sorted(defined) == sorted(set(re.findall(r"\]\[([\w-]+)\]", text)))
 
 
 @pytest.mark.parametrize("name", documents())
@@ -223,7 +231,9 @@ def test_documented_ids_are_owned_by_the_shards_that_the_code_computes() -> None
         assert [ids.shard_of(doc_id, count) for count in (2, 3, 8, 256)] == [int(shard) for shard in shards], text
 
 
-@pytest.mark.parametrize("script", ["state_diagrams.py", "settings_tables.py", "telemetry_tables.py"])
+@pytest.mark.parametrize(
+    "script", ["api_reference.py", "settings_tables.py", "state_diagrams.py", "telemetry_tables.py"]
+)
 def test_generated_parts_of_documents_are_current(script: str) -> None:
     """Diagrams and tables follow the code, or they lie."""
     command = [sys.executable, str(ROOT / "scripts" / script), "--check"]

@@ -22,7 +22,8 @@ class CallOptions(TypedDict, total=False):
 
 
 class CollectionOptions(CallOptions, total=False):
-    """shards: 1 to 256. replicas: of each shard, 1 to 8. Default of both: the cluster's.
+    """shards: 1 to 256. Default: the cluster's.
+    replicas: of each shard, 1 to 8. Default: the cluster's.
     stored: the number format of stored vectors, "f32" (default) or "f16".
     timeout_s: default 60, because the call waits until every replica serves."""
 
