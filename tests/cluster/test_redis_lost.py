@@ -13,7 +13,7 @@ import pytest
 import redis
 from harness.oracle import Oracle
 from harness.processes import PATIENT, frozen, ready, rearm, reviving
-from harness.redis_damage import append_forged, drop_connections, flush, lose_last_entries
+from harness.redis_damage import append_forged, drop_connections, flush, flush_after, lose_last_entries
 from harness.searching import NO_RETRIES, Searches
 from harness.verdict import position_of, settled, verify
 from harness.waiting import until, until_empty
@@ -192,9 +192,7 @@ async def test_a_flush_that_races_with_creating_collections_forks_nothing(new_cl
                 name = f"raced-{round_}"
                 async with AsyncClient(here.cluster.addresses, retry=NO_RETRIES) as once:
                     creating = asyncio.create_task(once.create_collection(name, Model("m", 8), shards=1, replicas=2))
-                    if round_ % 3:  # else the flush comes first
-                        await asyncio.sleep(rng.uniform(0, 0.25))  # the race itself
-                    flush(here.redis)
+                    await flush_after(here.redis, rng.uniform(0, 0.25) if round_ % 3 else 0)
                     with contextlib.suppress(Unavailable, DeadlineExceeded):
                         created.append(await creating)
                 await here.client.create_collection(name, Model("m", 8), shards=1, replicas=2)

@@ -3,6 +3,7 @@
 The only part of the harness that knows the log's keys.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 import redis
@@ -23,6 +24,12 @@ FORGED = 999_999_999
 def flush(url: str) -> None:
     with redis.Redis.from_url(url) as client:
         client.flushall()
+
+
+async def flush_after(url: str, delay_s: float) -> None:
+    """FLUSHALL at a moment of somebody else's work: the delay is the race, nothing is waited for."""
+    await asyncio.sleep(delay_s)
+    flush(url)
 
 
 def drop_connections(url: str) -> None:
