@@ -13,8 +13,9 @@ import click
 )
 @click.argument("questions", nargs=-1)
 def demo(data: Path | None, questions: tuple[str, ...]) -> int:
-    """Start a cluster, import the documentation of Python's standard library, answer QUESTIONS about it, restart the
-    cluster, and verify every document. Takes about a minute and leaves nothing behind."""
+    """Start a cluster, import the documentation of Python's standard library, answer QUESTIONS about it, kill a shard
+    server while searches go on, restart the cluster, and verify every document. Ends with the list of its checks. Takes
+    about a minute and leaves nothing behind."""
     from kintsugi.demo import film  # noqa: PLC0415 -- loads scikit-learn, which other commands do without
 
     return film.run(data, questions) if questions else film.run(data)
