@@ -16,6 +16,8 @@ from kintsugi.local.cluster import VALKEY
 from kintsugi.local.folder import HOST, DataFolder
 
 SCHEMA_VERSION = 1
+# Whoever does not answer by then is a finding; other commands wait longer, for a cluster that mends itself.
+_TIMEOUT_S = 3.0
 _DEFAULT_DATA = Path("kintsugi-data")
 _COLOURS = {"ok": "green", "problem": "red", "warning": "yellow", "skipped": "dim"}
 
@@ -45,12 +47,13 @@ def doctor(
     """  # noqa: D301 -- click's mark for lines that stay as they are
     folder = data or (_DEFAULT_DATA if (_DEFAULT_DATA / "cluster.json").exists() else None)
     named = context.get_parameter_source("addresses") is not ParameterSource.DEFAULT
+    patient = context.get_parameter_source("timeout_s") is not ParameterSource.DEFAULT
     plan = Plan(
         addresses=addresses if named else (_local_addresses(folder) or addresses),
         redis=redis or _local_redis(folder),
         namespace=namespace,
         data=folder,
-        timeout_s=timeout_s,
+        timeout_s=timeout_s if patient else min(timeout_s, _TIMEOUT_S),
     )
     report = asyncio.run(examine(plan))
     if as_json:

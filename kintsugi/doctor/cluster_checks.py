@@ -28,14 +28,14 @@ _FAILURES = (
 def check_registry(status: ClusterStatus) -> Iterator[Finding]:
     if status.registry != "ok":
         advice = _REGISTRY_ADVICE.get(status.registry, "see docs/operations.md")
-        away = [member.address for member in status.members if member.role == "shard" and not member.alive]
+        away = [member.address for member in status.members if member.role == "shard" and not member.lifecycle]
         if away and status.registry not in ("foreign", "unreachable"):
             advice += f"; not seen now: {', '.join(away)}"
         yield problem("registry", f"it is {status.registry}, writes are refused: {status.message}", advice)
 
 
 def check_members(status: ClusterStatus) -> Iterator[Finding]:
-    # While the registry is not ok, nobody can renew a lease.
+    # Otherwise nobody can renew a lease, and those last seen say nothing.
     leases_count = status.registry == "ok"
     for member in status.members:
         yield from _check_member(member, leases_count=leases_count)
@@ -53,7 +53,7 @@ def _check_member(member: MemberStatus, *, leases_count: bool) -> Iterator[Findi
                 member.id, f"coordinator {member.address} is gone",
                 "start it again if it is still wanted; it is forgotten by itself after a while",
             )  # fmt: skip
-    elif not member.lifecycle and member.alive:
+    elif not member.lifecycle and member.alive and leases_count:
         yield problem(
             member.id,
             f"shard server {member.address} holds a lease, and nothing answers at its address",
@@ -63,7 +63,7 @@ def _check_member(member: MemberStatus, *, leases_count: bool) -> Iterator[Findi
     elif not member.lifecycle:
         yield problem(
             member.id,
-            f"shard server {member.address} is gone",
+            f"shard server {member.address} is gone" if leases_count else f"shard server {member.address} is silent",
             "start it again with its data folder; its replicas catch up by themselves",
         )
     elif member.lifecycle != "SERVING":
