@@ -16,17 +16,24 @@ from doc_blocks import run
 
 from kintsugi import lifecycle
 from kintsugi.registry import index_versions, replicas
-from kintsugi.registry.records import IndexVersionState, ReplicaState
+from kintsugi.registry.records import ReplicaState
 from shard.standing import Standing, way_on
 
 State = TypeVar("State", bound=StrEnum)
 Event = TypeVar("Event", bound=StrEnum)
 
 
-def diagram(transitions: Mapping[State, Mapping[Event, State]], first: State) -> str:
-    """A Mermaid diagram, one line per transition, in the order of the table."""
+def diagram(
+    transitions: Mapping[State, Mapping[Event, State]],
+    first: State | None = None,
+    entries: Mapping[Event, State] | None = None,
+) -> str:
+    """A Mermaid diagram, one line per transition, in the order of the table. It begins with `first`, or with `entries`."""
     names = {state: state.name for state in transitions}
-    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {names[first]}"]
+    lines = ["```mermaid", "stateDiagram-v2"]
+    if first is not None:
+        lines.append(f"    [*] --> {names[first]}")
+    lines += [f"    [*] --> {names[state]}: {event.value}" for event, state in (entries or {}).items()]
     for state, exits in transitions.items():
         lines += [f"    {names[state]} --> {names[after]}: {event.value}" for event, after in exits.items()]
         if not exits:
@@ -58,7 +65,7 @@ def main() -> int:
     parts = {
         "lifecycle": diagram(lifecycle.TRANSITIONS, lifecycle.LifecycleState.STARTING),
         "replica states": diagram(replicas.TRANSITIONS, ReplicaState.IN_SYNC),
-        "index versions": diagram(index_versions.TRANSITIONS, IndexVersionState.BUILDING),
+        "index versions": diagram(index_versions.TRANSITIONS, entries=index_versions.ENTRIES),
         "ways": ways_table(),
     }
     return run(__doc__ or "", "ARCHITECTURE.md", parts)

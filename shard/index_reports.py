@@ -1,14 +1,16 @@
 """Tells the registry what index versions the replicas of this server have, and how each of them lives.
 
-For people and coordinators to see; nothing in the shard server waits for it. What a lost registry did not hear is told
-again, since the newest state of each version is kept until it is written.
+The versions of a replica begin with its opening, live by the table of kintsugi/registry/index_versions.py, and the
+registry mirrors them: one write brings it up to date, whatever it missed or still says of an earlier opening. For people
+and coordinators to see; nothing in the shard server waits for it.
 """
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection as AnyOf
 
 from kintsugi.errors import KintsugiError
+from kintsugi.registry.index_versions import ENTRIES, IndexVersionEvent, moved, swap
 from kintsugi.registry.records import Collection, IndexVersion, IndexVersionState, Record, View, field_of
 from kintsugi.registry.store import Delete
 from kintsugi.registry.watch import RegistryWatcher
@@ -19,6 +21,7 @@ RETRY_S = 1.0
 # Retired versions stay listed until so many newer ones are there.
 KEEP_RETIRED = 2
 
+_Key = tuple[str, int]
 _log = logger("index-reports")
 
 
@@ -26,51 +29,66 @@ class IndexReports:
     def __init__(self, watcher: RegistryWatcher, member: str) -> None:
         self._watcher = watcher
         self._member = member
-        self._pending: dict[str, IndexVersion] = {}
+        # By collection uid and shard, then by number: the index versions since the replica was opened.
+        self._versions: dict[_Key, dict[int, IndexVersion]] = {}
+        self._untold: set[_Key] = set()
         self._arrived = asyncio.Event()
 
     def reporter(self, collection: Collection, shard: int, loop: asyncio.AbstractEventLoop) -> OnVersion:
-        """The callback of one replica's indexer; may be called from any thread."""
+        """The callback of the indexer of a replica that is being opened; may be called from any thread."""
+        key = (collection.uid, shard)
+        versions = self._versions[key] = {}
 
-        def report(number: int, encoding: str, state: IndexVersionState) -> None:
-            version = IndexVersion(
-                collection.uid, shard, self._member, number, collection.serving_model, encoding, state
-            )
-            loop.call_soon_threadsafe(self._take, version)
+        def take(number: int, encoding: str, event: IndexVersionEvent) -> None:
+            if self._versions.get(key) is versions:  # else it was opened anew, and this comes from the one before
+                if event in ENTRIES:
+                    names = (collection.uid, shard, self._member, number, collection.serving_model, encoding)
+                    versions[number] = IndexVersion(*names, ENTRIES[event])
+                else:
+                    _advance(versions, number, event)
+                self._untold.add(key)
+                self._arrived.set()
+
+        def report(number: int, encoding: str, event: IndexVersionEvent) -> None:
+            loop.call_soon_threadsafe(take, number, encoding, event)
 
         return report
-
-    def _take(self, version: IndexVersion) -> None:
-        self._pending[field_of(version)] = version
-        self._arrived.set()
 
     async def run(self) -> None:
         """Writes what arrives, until cancelled."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            batch = dict(self._pending)
+            untold, self._untold = self._untold, set()
             try:
-                await self._watcher.update(functools.partial(self._changes, list(batch.values())))
+                view = await self._watcher.update(functools.partial(self._changes, untold))
             except KintsugiError as error:
                 _log.debug(LogEvent.INDEX_REPORT_POSTPONED, error=str(error))
                 await asyncio.sleep(RETRY_S)
+                self._untold |= untold
                 self._arrived.set()
                 continue
-            self._pending = {field: version for field, version in self._pending.items() if batch.get(field) != version}
+            for key in untold - view.shards.keys():
+                self._versions.pop(key, None)
 
-    def _changes(self, versions: Sequence[IndexVersion], view: View) -> list[Record | Delete]:
+    def _changes(self, keys: AnyOf[_Key], view: View) -> list[Record | Delete]:
+        """What makes the registry say of these replicas what is so."""
         changes: list[Record | Delete] = []
-        for version in versions:
-            if (version.collection_uid, version.shard) not in view.shards:
+        for key in keys:
+            if key not in view.shards:
                 continue  # the collection was deleted meanwhile
-            changes.append(version)
-            listed = view.index_versions.get((version.collection_uid, version.shard, self._member), [])
-            changes += [
-                Delete(field_of(old))
-                for old in listed
-                if old.version != version.version
-                and (old.version <= version.version - KEEP_RETIRED or old.version > version.version)
-                and old.state is IndexVersionState.RETIRED
-            ]
+            versions = self._versions.get(key, {})
+            changes += versions.values()
+            listed = view.index_versions.get((*key, self._member), [])
+            changes += [Delete(field_of(old)) for old in listed if old.version not in versions]
         return changes
+
+
+def _advance(versions: dict[int, IndexVersion], number: int, event: IndexVersionEvent) -> None:
+    if event is IndexVersionEvent.SWAPPED_IN:
+        versions.update({changed.version: changed for changed in swap(versions.values(), number)})
+    else:
+        versions[number] = moved(versions[number], event)
+    for old in list(versions.values()):
+        if old.state is IndexVersionState.RETIRED and old.version <= max(versions) - KEEP_RETIRED:
+            del versions[old.version]

@@ -24,7 +24,7 @@ from pathlib import Path
 from kintsugi import failpoints
 from kintsugi.durable import DISK, Disk
 from kintsugi.position import START, Position
-from kintsugi.registry.records import IndexVersionState
+from kintsugi.registry.index_versions import IndexVersionEvent
 from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
 from shard.build import Build, BuildPlan
 from shard.checkpoint import Checkpoints, IndexedModel, IndexVersion
@@ -35,7 +35,7 @@ from shard.rebuild_policy import ClipWatch, RebuildSettings, may_replace, reason
 from shard.seq_waiters import SeqWaiters
 from shard.source import DocumentSource
 
-OnVersion = Callable[[int, str, IndexVersionState], None]
+OnVersion = Callable[[int, str, IndexVersionEvent], None]
 
 _log = logger("indexer")
 _BUILDS = metrics.counter(metric_names.INDEX_BUILDS)
@@ -58,8 +58,8 @@ class IndexerSettings:
 class Indexer:
     """Follows one replica's journal for one model.
 
-    `on_version(number, encoding, state)` is called from the thread at every transition of an index version; it must
-    be quick and must not raise. After a restart it is called with SERVING for the version that was loaded."""
+    `on_version(number, encoding, event)` is called from the thread at every event in the life of an index version, for a
+    swap once, of the new one; it must be quick and must not raise."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Indexer:
         folder: Path,
         *,
         settings: IndexerSettings | None = None,
-        on_version: OnVersion = lambda _number, _encoding, _state: None,
+        on_version: OnVersion = lambda _number, _encoding, _event: None,
         disk: Disk = DISK,
     ) -> None:
         self._source = source
@@ -166,7 +166,7 @@ class Indexer:
             if self._continues_from(position):
                 self._kept_seqs = self._checkpoints.seqs()
                 self._saved_position = position
-                self._serve(version, position)
+                self._serve(version, position, IndexVersionEvent.LOADED)
                 return
             _log.warning(LogEvent.CHECKPOINT_MISFIT, model=self.model.number, seq=position.seq, number=version.number)
             self._checkpoints.remove(version, position)
@@ -190,20 +190,20 @@ class Indexer:
             if self._stop.is_set():
                 return
         if calibrated and not may_replace(build.recall(build.version), None):
-            self._on_version(build.plan.number, build.plan.encoding, IndexVersionState.RETIRED)
+            self._on_version(build.plan.number, build.plan.encoding, IndexVersionEvent.FAILED)
             build = self._new_build("int8 cannot tell these vectors apart", calibrated=False)
             while not build.step():
                 if self._stop.is_set():
                     return
             self._refused_changes = len(build.version.index)
-        self._on_version(build.plan.number, build.plan.encoding, IndexVersionState.READY)
+        self._on_version(build.plan.number, build.plan.encoding, IndexVersionEvent.BUILT)
         _BUILDS.labels("served").inc()
-        self._serve(build.version, position)
+        self._serve(build.version, position, IndexVersionEvent.SWAPPED_IN)
 
-    def _serve(self, version: IndexVersion, position: Position) -> None:
+    def _serve(self, version: IndexVersion, position: Position, event: IndexVersionEvent) -> None:
         self._serving = version
         self._clip = ClipWatch()
-        self._on_version(version.number, version.encoding, IndexVersionState.SERVING)
+        self._on_version(version.number, version.encoding, event)
         self._publish(position)
 
     # Following the journal
@@ -258,7 +258,7 @@ class Indexer:
     def _new_build(self, reason: str, *, calibrated: bool) -> Build:
         plan = BuildPlan(self._checkpoints.next_number(), calibrated, reason)
         _log.info(LogEvent.INDEX_BUILD_STARTED, model=self.model.number, number=plan.number, reason=reason)
-        self._on_version(plan.number, plan.encoding, IndexVersionState.BUILDING)
+        self._on_version(plan.number, plan.encoding, IndexVersionEvent.BEGUN)
         return Build(self._source, self.model, plan, self._settings.graph)
 
     def _step_build(self, build: Build) -> None:
@@ -274,13 +274,12 @@ class Indexer:
         if not may_replace(recall, recall_of_old):
             # Not tried again before the data has changed by its own size.
             self._refused_changes = max(len(new.index), self._settings.rebuild.rebuild_at)
-            self._on_version(new.number, new.encoding, IndexVersionState.RETIRED)
+            self._on_version(new.number, new.encoding, IndexVersionEvent.FAILED)
             _BUILDS.labels("refused").inc()
             return
-        self._on_version(new.number, new.encoding, IndexVersionState.READY)
+        self._on_version(new.number, new.encoding, IndexVersionEvent.BUILT)
         _BUILDS.labels("served").inc()
-        self._serve(new, self._position)
-        self._on_version(old.number, old.encoding, IndexVersionState.RETIRED)
+        self._serve(new, self._position, IndexVersionEvent.SWAPPED_IN)
         # The checkpoints so far are of the old version.
         self._changed_rows = max(self._changed_rows, self._settings.checkpoint_changes)
 

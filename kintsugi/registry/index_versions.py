@@ -1,5 +1,6 @@
 """The life of an index version, from its build to its retirement: the transitions, and the swap that replaces one by
-another. Pure. A version never returns from RETIRED; what must serve again is built again under a new number."""
+another. Pure. A version never returns from RETIRED; what must serve again is built again under a new number. A replica
+that is opened anew begins with the version of its checkpoint, whatever became of it before."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -11,29 +12,33 @@ from kintsugi.registry.transitions import step
 
 
 class IndexVersionEvent(StrEnum):
+    # Its build began.
+    BEGUN = "begun"
+    # It was loaded from a checkpoint when its replica was opened.
+    LOADED = "loaded"
     # The build reached the journal's end and passed its check.
     BUILT = "built"
     # It takes over the searches.
     SWAPPED_IN = "swapped-in"
     # Another version took over.
     SWAPPED_OUT = "swapped-out"
-    # Its build failed or was given up, or its data is corrupt.
+    # It did not pass its check.
     FAILED = "failed"
 
+
+# How a version comes into being.
+ENTRIES: dict[IndexVersionEvent, IndexVersionState] = {
+    IndexVersionEvent.BEGUN: IndexVersionState.BUILDING,
+    IndexVersionEvent.LOADED: IndexVersionState.SERVING,
+}
 
 TRANSITIONS: dict[IndexVersionState, dict[IndexVersionEvent, IndexVersionState]] = {
     IndexVersionState.BUILDING: {
         IndexVersionEvent.BUILT: IndexVersionState.READY,
         IndexVersionEvent.FAILED: IndexVersionState.RETIRED,
     },
-    IndexVersionState.READY: {
-        IndexVersionEvent.SWAPPED_IN: IndexVersionState.SERVING,
-        IndexVersionEvent.FAILED: IndexVersionState.RETIRED,
-    },
-    IndexVersionState.SERVING: {
-        IndexVersionEvent.SWAPPED_OUT: IndexVersionState.RETIRED,
-        IndexVersionEvent.FAILED: IndexVersionState.RETIRED,
-    },
+    IndexVersionState.READY: {IndexVersionEvent.SWAPPED_IN: IndexVersionState.SERVING},
+    IndexVersionState.SERVING: {IndexVersionEvent.SWAPPED_OUT: IndexVersionState.RETIRED},
     IndexVersionState.RETIRED: {},
 }
 

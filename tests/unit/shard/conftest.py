@@ -65,8 +65,8 @@ class IndexedReplica:
         return sorted(zip(ids, values.tolist(), strict=True), key=lambda hit: (-hit[1], hit[0]))[:k]
 
     def indexer(self, settings: IndexerSettings | None = None, **options) -> Indexer:
-        def record(number, encoding, state):
-            self.events.append((number, encoding, str(state)))
+        def record(number, encoding, event):
+            self.events.append((number, encoding, str(event)))
 
         options.setdefault("on_version", record)
         return Indexer(self.storage, self.model, self.folder / "index", settings=settings, **options)

@@ -36,7 +36,7 @@ def checkpoint_folders(replica):
 
 
 async def test_small_indexes_are_f32_and_become_i8_when_they_have_grown(open_replica, pairs_of, eventually):
-    """The version changes once, in the order of the states, and the searches stay right."""
+    """The version changes once, event by event, and the searches stay right."""
     replica = open_replica(8)
     replica.put(dict(enumerate(vectors(30))))
     async with replica.serving(SMALL) as (indexer, searcher):
@@ -44,17 +44,16 @@ async def test_small_indexes_are_f32_and_become_i8_when_they_have_grown(open_rep
         await assert_serves_truth(replica, searcher, pairs_of)
         replica.put(dict(enumerate(vectors(60, seed=1))))
         await replica.caught_up(indexer)
-        await eventually(lambda: replica.events[-1] == (1, "f32", "retired"))
+        await eventually(lambda: replica.events[-1] == (2, "i8", "swapped-in"))
         assert indexer.serving.encoding == "i8"
         await assert_serves_truth(replica, searcher, pairs_of)
         assert replica.events == [
-            (1, "f32", "building"),
-            (1, "f32", "ready"),
-            (1, "f32", "serving"),
-            (2, "i8", "building"),
-            (2, "i8", "ready"),
-            (2, "i8", "serving"),
-            (1, "f32", "retired"),
+            (1, "f32", "begun"),
+            (1, "f32", "built"),
+            (1, "f32", "swapped-in"),
+            (2, "i8", "begun"),
+            (2, "i8", "built"),
+            (2, "i8", "swapped-in"),
         ]
 
 
@@ -89,12 +88,12 @@ async def test_data_that_int8_cannot_tell_apart_stays_in_full_precision(open_rep
     async with replica.serving(SMALL) as (indexer, searcher):
         replica.put({place: vector * 0.01 + 1000 for place, vector in enumerate(vectors(400, seed=1))})
         await replica.caught_up(indexer)
-        await eventually(lambda: replica.events[-1] == (2, "i8", "retired"))
+        await eventually(lambda: replica.events[-1] == (2, "i8", "failed"))
         assert indexer.serving.encoding == "f32"
         replica.put({1: vectors(1)[0] * 0.01 + 1000})
         await replica.caught_up(indexer)
         await assert_serves_truth(replica, searcher, pairs_of)
-        assert replica.events[-1] == (2, "i8", "retired")
+        assert replica.events[-1] == (2, "i8", "failed")
     async with replica.serving(SMALL) as (_, searcher):
         await assert_serves_truth(replica, searcher, pairs_of)
 
@@ -124,7 +123,7 @@ async def test_recovery_from_any_position_equals_never_having_stopped(open_repli
         if at:
             # Loaded, not built.
             assert replica.events[0][0] == number
-            assert replica.events[0][2] == "serving"
+            assert replica.events[0][2] == "loaded"
 
 
 DAMAGES = {
@@ -165,9 +164,9 @@ async def test_damaged_checkpoints_are_removed_and_recovery_takes_an_older_one_o
         await assert_serves_truth(replica, searcher, pairs_of)
         assert not set(folders[-damaged:]) & set(checkpoint_folders(replica))
     if damaged == 2:
-        assert replica.events[0] == (number + 1, "i8", "building")
+        assert replica.events[0] == (number + 1, "i8", "begun")
     else:
-        assert replica.events[0][2] == "serving"
+        assert replica.events[0][2] == "loaded"
 
 
 async def test_a_checkpoint_of_another_history_is_not_used(open_replica, pairs_of, tmp_path):
@@ -197,7 +196,7 @@ async def test_a_trimmed_journal_leads_to_a_build(open_replica, pairs_of):
     replica.events.clear()
     async with replica.serving(SMALL) as (_, searcher):
         await assert_serves_truth(replica, searcher, pairs_of)
-    assert replica.events[0][2] == "building"
+    assert replica.events[0][2] == "begun"
 
 
 async def test_two_checkpoints_are_kept_and_bound_the_journal(open_replica, eventually):

@@ -36,9 +36,7 @@ INDEX_OUTCOMES = {
     (IndexVersionState.BUILDING, IndexVersionEvent.BUILT): IndexVersionState.READY,
     (IndexVersionState.BUILDING, IndexVersionEvent.FAILED): IndexVersionState.RETIRED,
     (IndexVersionState.READY, IndexVersionEvent.SWAPPED_IN): IndexVersionState.SERVING,
-    (IndexVersionState.READY, IndexVersionEvent.FAILED): IndexVersionState.RETIRED,
     (IndexVersionState.SERVING, IndexVersionEvent.SWAPPED_OUT): IndexVersionState.RETIRED,
-    (IndexVersionState.SERVING, IndexVersionEvent.FAILED): IndexVersionState.RETIRED,
 }
 EVERY_PAIR = [
     (module, outcomes, state, event)
