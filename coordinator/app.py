@@ -13,6 +13,7 @@ from coordinator.floor import Floors
 from coordinator.group_commit import GroupCommit, GroupLimits
 from coordinator.housekeeping import Housekeeping, Patience
 from coordinator.identity import member_id
+from coordinator.leftovers import Leftovers
 from coordinator.loss import AcceptLoss
 from coordinator.observing import Observing
 from coordinator.reading import ReadSettings, build_reading
@@ -31,6 +32,7 @@ from kintsugi.internal.v1.shard_pb2_grpc import ShardStub
 from kintsugi.keys import Keys
 from kintsugi.lifecycle import Lifecycle, LifecycleEvent
 from kintsugi.log.append import LogWriter
+from kintsugi.log.listing import LogListing
 from kintsugi.log.positions import LogPositions
 from kintsugi.log.read import Head, LogReader
 from kintsugi.machine import machine_status
@@ -71,6 +73,7 @@ class Parts:
     writes: Writes
     observing: Observing
     housekeeping: Housekeeping
+    leftovers: Leftovers
     server: RpcServer
 
     def lease_info(self) -> LeaseInfo:
@@ -105,6 +108,7 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
     patience = Patience(settings.out_of_sync_after_s)
     positions = LogPositions(redis, keys)
     housekeeping = Housekeeping(watcher, positions, head, patience, max_log_bytes=settings.max_log_bytes)
+    leftovers = Leftovers(watcher, LogListing(redis, keys), head, log.drop)
     server = RpcServer(settings.listen)
     reading = build_reading(
         watcher,
@@ -120,7 +124,8 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
     server.add(add_SearchServicer_to_server, reading.search_service)
     server.add(add_ClusterServicer_to_server, ClusterService(status, AcceptLoss(watcher, calls, verify)))
     observing = Observing(reading.admission, writes)
-    return Parts(settings, member, lifecycle, channels, redis, store, watcher, writes, observing, housekeeping, server)
+    parts = (settings, member, lifecycle, channels, redis, store, watcher)
+    return Parts(*parts, writes, observing, housekeeping, leftovers, server)
 
 
 def _assemble_writes(
@@ -150,6 +155,7 @@ async def serve(settings: CoordinatorSettings, stop: asyncio.Event) -> None:
             work = (
                 enrolment.run(),
                 parts.housekeeping.run(),
+                parts.leftovers.run(),
                 parts.watcher.run(asyncio.Event()),
                 _close_unused_channels(parts),
                 _serve_when_known(parts),

@@ -142,7 +142,7 @@ class Collections:
 
     async def _drop_logs(self, collection: Collection) -> None:
         for number in range(collection.shards):
-            # Nobody names this log any more: what stays behind costs memory and nothing else.
+            # Nobody names this log any more: what stays behind, leftovers.py removes in time.
             with contextlib.suppress(KintsugiError):
                 await self._logs.drop(collection.uid, number)
 

@@ -5,6 +5,7 @@ registry's keys share `{namespace}`, the keys of one shard's log share `{namespa
 registry's store and the log use this module. Knows nothing of what the keys hold.
 """
 
+import re
 from dataclasses import dataclass
 
 from kintsugi.errors import InvalidArgument
@@ -70,3 +71,14 @@ class Keys:
 
     def shard(self, uid: str, shard: int) -> ShardKeys:
         return ShardKeys(f"{{{self.namespace}:{uid}/{shard}}}")
+
+    @property
+    def every_head(self) -> str:
+        """A pattern that the heads of all logs match, and perhaps other keys: see log_of_head."""
+        return re.sub(r"([*?\[\]\\^])", r"\\\1", f"{{{self.namespace}:") + "*}:head"
+
+    def log_of_head(self, key: str) -> tuple[str, int] | None:
+        """The collection's uid and the shard whose head a key is; None when it is something else, such as the head of a
+        log in a namespace whose name begins with this one's."""
+        found = re.fullmatch(rf"\{{{re.escape(self.namespace)}:([^:/{{}}]+)/(\d+)\}}:head", key)
+        return (found[1], int(found[2])) if found else None

@@ -36,6 +36,7 @@ class LogEvent(Name):
     REPLICA_ORPHANED = "replica_orphaned", "a replica that the registry does not know was set aside"
     REPLAY_INTERRUPTED = "replay_interrupted", "the log cannot be read; tried again"
     REPLAY_OUT_OF_STEP = "replay_out_of_step", "a replica and its log disagree; the fields say how it goes on"
+    LEFTOVER_LOG_REMOVED = "leftover_log_removed", "a log that no collection has was removed from Redis"
     HOLD_BROKEN = "hold_broken", "a log kept too much for a joining replica and no longer waits for it; it starts over"
     TRIM_POSTPONED = "trim_postponed", "the journal was not trimmed; tried again"
     BOOTSTRAP_STARTED = "bootstrap_started", "a replica copies from a peer"
