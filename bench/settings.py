@@ -27,6 +27,7 @@ class Settings:
     replicas: int
     coordinators: int
     pinned: bool
+    patience: int
     client_loop: str
     output: Path
     work: Path | None
