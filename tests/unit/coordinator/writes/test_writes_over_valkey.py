@@ -124,10 +124,18 @@ async def test_log_that_nobody_can_write_fails_the_call(new_coordinator, logs, d
 
 async def test_full_log_asks_to_come_back(new_coordinator, redis, keys, deadline):
     """RESOURCE_EXHAUSTED with a delay, never silent loss."""
-    small = LogWriter(redis, keys, max_log_bytes=10)
+    coordinator = new_coordinator(LogWriter(redis, keys, max_log_bytes=200))
+    await coordinator.upsert(one_document(0), deadline)
     with pytest.raises(ResourceExhausted) as caught:
-        await new_coordinator(small).upsert(one_document(0), deadline)
+        await coordinator.upsert(one_document(0), deadline)
     assert caught.value.retry_delay_s
+
+
+async def test_batch_that_no_log_could_hold_is_bad_input(new_coordinator, redis, keys, deadline):
+    """INVALID_ARGUMENT naming the bound: coming back would not help."""
+    small = LogWriter(redis, keys, max_log_bytes=10)
+    with pytest.raises(InvalidArgument, match="must cost at most 10"):
+        await new_coordinator(small).upsert(one_document(0), deadline)
 
 
 async def test_log_behind_what_a_replica_holds_is_not_written(new_coordinator, redis, keys, replicas, deadline):
