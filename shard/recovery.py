@@ -11,6 +11,7 @@ step can be repeated from the start. Invariants:
 3. Replicas that hold another history than the furthest one leave the in-sync set and copy from it later.
 4. The new epoch is above every epoch that the registry, the log or a replica knows: a registry that went back may have
    forgotten some, and a replica would never follow an epoch that it has promised to ignore.
+5. No promise is asked for before the registry was read again: whoever held the lease before may have opened the log.
 """
 
 import asyncio
@@ -217,12 +218,22 @@ class Guardian:
         """The epoch to come, and what the replicas hold that have promised to ignore all lower ones."""
         epoch = await self._next_epoch(shard)
         while True:
+            # Behind the look at the log: whoever recovers it from now on does so in this epoch or a later one.
+            await self._check_recovering(shard)
             held = await self._fence(shard, epoch)
             known = max(max(one.position.epoch + 1, one.fenced_epoch) for one in held)
             if known <= epoch:
                 return epoch, held
             # Promised in a history that the registry forgot: that epoch may have been lived in.
             epoch = known + 1
+
+    async def _check_recovering(self, shard: Shard) -> None:
+        """Unavailable unless the registry, as it is now, still says what this recovery rests on."""
+        await self._watcher.refresh()
+        current = self._known().shards.get((shard.collection_uid, shard.shard))
+        well = self._watcher.health is RegistryHealth.OK
+        if not well or current is None or _premises(current) != _premises(shard):
+            raise Unavailable("the shard or its registry changed before its recovery", reason="REGISTRY_MOVED")
 
     async def _fence(self, shard: Shard, epoch: int) -> list[Held]:
         """Asks every replica that must be heard; Unavailable naming those that do not answer."""

@@ -26,7 +26,7 @@ from kintsugi.position import Position
 from kintsugi.registry.records import LogState, ReplicaState, Shard
 from kintsugi.telemetry import LogEvent, logger
 from shard.membership import Membership
-from shard.standing import PeerHoldsMore, Way, standing_of, way_on
+from shard.standing import EpochRefused, PeerHoldsMore, Way, standing_of, way_on
 from shard.storage_faults import EpochFenced, StorageFault
 from shard.surroundings import Surroundings
 
@@ -69,6 +69,7 @@ class Replay:
         self._reader = around.reader(replica.collection_uid, replica.shard)
         self._clock = clock
         self._reported_at = float("-inf")
+        self._read_records = BATCH_RECORDS
         self._last_problem = ""
         # Why the way on is the one that `run` returned, for people.
         self.reason = ""
@@ -94,7 +95,7 @@ class Replay:
             await asyncio.sleep(PAUSE_S)
 
     async def _open_log(self) -> Shard:
-        """Waits for a log that takes writes and whose epoch this replica has not promised to ignore."""
+        """Waits for a log that takes writes."""
         while True:
             shard = self._shard()
             if shard and self._is_open():
@@ -139,6 +140,11 @@ class Replay:
 
         A batch that is not full means that the head of the log is near: waiting for silence instead would keep a
         replica out for as long as somebody writes."""
+        if self._is_refused(shard):
+            raise EpochRefused(
+                f"the log is open in epoch {shard.epoch}, the replica promised to ignore all before "
+                f"{self._target.fenced_epoch}"
+            )
         await self._verify(shard, ask_peers=True)
         if not self._is_in_sync():
             # Before the report: nobody waits for the position of a replica out of sync.
@@ -194,20 +200,30 @@ class Replay:
         """Unavailable when it took too long: a process that stood still finds the answer of the old server, and the next
         read would silently go to another one."""
         block_ms = QUIET_MS if self.settled.is_set() else 50
-        asked_at = self._clock()
-        entries = await self._reader.read(shard.epoch, after_seq, BATCH_RECORDS, block_ms)
-        took_s = self._clock() - asked_at
-        if took_s > block_ms / 1000 + STOOD_STILL_S:
+        asked_at, count = self._clock(), self._read_records
+        try:
+            entries = await self._reader.read(shard.epoch, after_seq, count, block_ms)
+        finally:
+            took_s = self._clock() - asked_at
+            is_late = took_s > block_ms / 1000 + STOOD_STILL_S
+            # Large records on a slow way would be late again and again: they are asked for in smaller pieces.
+            self._read_records = max(count // 4, 1) if is_late else min(2 * count, BATCH_RECORDS)
+        if is_late:
             raise Unavailable(f"reading the log took {took_s:.1f} s, it must be judged anew", reason="STOOD_STILL")
         return entries
 
     def _is_open(self) -> bool:
         shard = self._shard()
-        return shard is not None and shard.log_state is LogState.OPEN and shard.epoch >= self._target.fenced_epoch
+        return shard is not None and shard.log_state is LogState.OPEN
+
+    def _is_refused(self, shard: Shard) -> bool:
+        return shard.epoch < self._target.fenced_epoch
 
     def _still_open(self, shard: Shard) -> bool:
         current = self._shard()
-        return current is not None and current.epoch == shard.epoch and self._is_open()
+        return (
+            current is not None and current.epoch == shard.epoch and self._is_open() and not self._is_refused(current)
+        )
 
     def _shard(self) -> Shard | None:
         view = self._watcher.view

@@ -12,11 +12,15 @@ class PeerHoldsMore(LogFault):
     """An in-sync peer holds what the log does not."""
 
 
+class EpochRefused(LogFault):
+    """The log is open in an epoch that this replica has promised to ignore."""
+
+
 class Standing(Enum):
     # The log is of a later epoch or incarnation than the registry we know says: look again later.
     UNSETTLED = auto()
-    # The log is gone, went back to an earlier epoch or into a restoration that was over, or lacks what an in-sync peer
-    # holds: whoever finds it, it must be rebuilt.
+    # The log is gone, went back to an earlier epoch or into a restoration that was over, lacks what an in-sync peer
+    # holds, or is open in an epoch that no recovery of ours would open: whoever finds it, it must be rebuilt.
     LOG_LOST = auto()
     # The log ends before what the replica holds, or holds another history.
     DIFFERENT = auto()
@@ -27,6 +31,8 @@ class Standing(Enum):
 _STANDINGS: dict[type[LogFault], Standing] = {
     LogMissing: Standing.LOG_LOST,
     PeerHoldsMore: Standing.LOG_LOST,
+    # A recovery that came too late, or knew of more recoveries than the registry does, asked for the promise.
+    EpochRefused: Standing.LOG_LOST,
     # It was compared because the registry called it open under this very epoch, which recovery does only at its end.
     LogRestoring: Standing.LOG_LOST,
     LogBehind: Standing.DIFFERENT,

@@ -393,15 +393,46 @@ async def test_a_log_that_went_back_behind_its_registry_is_rebuilt(world, soon, 
     await soon(lambda: world.watcher.view.shards[UID, 0].log_state is LogState.RECOVERING, "recovery is asked for")
 
 
-async def test_a_promised_epoch_is_waited_for(world, soon):
-    """After a fence, records of the old epoch stay where they are, however open the log is."""
+async def test_an_epoch_that_was_promised_away_is_never_followed(world, soon):
+    """After a fence, records of the old epoch stay where they are, however open the log is. When the registry goes on
+    calling it open, nobody is about to open a later one: recovery is asked for, or writes would stop for ever."""
     await world.create()
     world.database.fenced_epoch = 2
     await world.write(b"1")
-    running = world.start()
-    await world.settled()
-    assert not running.done()
+    await recovers(world, soon)
     assert world.database.payloads == []
+
+
+async def test_a_promise_that_the_registry_is_late_to_tell_of_is_no_loss(world, soon):
+    """The registry calls a later epoch open; only this replica has not read it yet."""
+    await world.create()
+    await world.write(b"1")
+    shard = await world.shard()
+    restorer = LogRestorer(world.redis, world.keys)
+    await restorer.begin(UID, 0, 1, 2, Position(2, 0, b""), {ME: 0})
+    await restorer.finish(UID, 0, 1, 2, Position(2, 0, b""))
+    await world.store.update(lambda _: [msgspec.structs.replace(shard, epochs=(*shard.epochs, EpochStart(2, 0)))])
+    world.database.fenced_epoch = 2
+    last = await world.write(b"2", epoch=2)
+    world.start()
+    await soon(lambda: world.database.position == last, "the new epoch is followed")
+    assert (await world.shard()).log_state is LogState.OPEN
+
+
+async def test_records_that_take_long_to_read_arrive_in_smaller_pieces(world, soon):
+    """A read that is late is not applied. Were the next one as large, it would be late as well, for ever."""
+    await world.create()
+    await world.write(*(b"%d" % number for number in range(1200)))
+    read = world.replay._reader.read
+
+    async def read_slowly(epoch, after_seq, records, block_ms):
+        world.stood_still_s += 60.0 if records > 100 else 0.0
+        return await read(epoch, after_seq, records, block_ms)
+
+    world.replay._reader.read = read_slowly
+    world.start()
+    await soon(lambda: world.database.position.seq == 1200, "everything arrives")
+    assert world.database.payloads == [b"%d" % number for number in range(1200)]
 
 
 async def test_the_standing_is_judged_anew_after_a_reconnect(new_world, new_valkey, soon):

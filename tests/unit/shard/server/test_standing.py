@@ -12,12 +12,13 @@ from kintsugi.log.faults import (
     RecordUnreadable,
     RestoreRefused,
 )
-from shard.standing import PeerHoldsMore, Standing, Way, standing_of, way_on
+from shard.standing import EpochRefused, PeerHoldsMore, Standing, Way, standing_of, way_on
 
 STANDINGS = {
     LogMissing("gone"): Standing.LOG_LOST,
     LogRestoring("again"): Standing.LOG_LOST,
     PeerHoldsMore("peer"): Standing.LOG_LOST,
+    EpochRefused("promised"): Standing.LOG_LOST,
     LogBehind("short"): Standing.DIFFERENT,
     LogForked("other"): Standing.DIFFERENT,
     LogGap("trimmed"): Standing.BEHIND,
