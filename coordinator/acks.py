@@ -107,8 +107,9 @@ class _Wait:
 
     def acknowledged(self, shard: Shard) -> shard_pb2.AwaitResponse | None:
         """An answer when enough in-sync replicas gave one. Raises what ends the wait."""
-        answers = {member: task.result() for member, task in self._tasks.items() if task.done()}
-        counting = [answers[member] for member in shard.in_sync if member in answers]
+        # One that left the in-sync set holds another history, perhaps: what it says of this write is nothing to go by.
+        asked = [self._tasks[member] for member in shard.in_sync if member in self._tasks]
+        counting = [task.result() for task in asked if task.done()]
         enough = len(counting) >= self._options.durable_replicas
         if self._options.level is Level.SEARCHABLE:
             enough = enough and len(counting) == len(shard.in_sync)

@@ -1,7 +1,8 @@
 """The floor of each shard's log: how far the log must reach before anything may be appended to it (DESIGN 3a).
 
 1. Before the first append of an (incarnation, epoch), and again after Redis restarted, failed over or was doubtful, all
-   in-sync replicas tell their position; the highest is the floor. Without all of them there is none.
+   in-sync replicas tell their position; the highest is the floor. Without all of them there is none. Who is in sync the
+   registry is asked anew: one that we do not know of yet may have acknowledged what the log just lost.
 2. A replica that knows a newer registry than we do shows that ours went back: then there is no floor either.
 3. What this process appends raises the floor, so that a log that loses it is noticed at the next append.
 
@@ -57,23 +58,21 @@ class Floors:
     async def get(self, key: ShardKey) -> Floor:
         """The floor for the present registry; asks the replicas when it is not known. Raises Unavailable."""
         for _ in range(_ROUNDS):
-            view = self._view()
-            shard = view.shards.get(key)
-            if shard is None:
-                raise NotFound(f"shard {key[1]} of collection {key[0]} is gone", reason="COLLECTION_NOT_FOUND")
-            incarnation = view.snapshot.incarnation
+            view, shard = self._view_of(key)
             known = self._floors.get(key)
-            if known is not None and (known.incarnation, known.epoch) == (incarnation, shard.epoch):
+            if known is not None and (known.incarnation, known.epoch) == (view.snapshot.incarnation, shard.epoch):
                 return known
             forgotten = self._forgotten
-            # Before the replicas: what they acknowledged in an earlier life of the server is in their positions, and
-            # what was written in this one is in its log.
+            # Before the registry and the replicas: who acknowledged something in an earlier life of the server was in
+            # sync, and it is in their positions; what was written in this one is in its log.
             server = await self._server(*key)
+            await self._refresh()
+            view, shard = self._view_of(key)
             position, newest = await self._highest(shard)
             if newest > view.snapshot.version:
                 await self._catch_up(newest)
             elif forgotten == self._forgotten:
-                self._floors[key] = Floor(incarnation, shard.epoch, server, position)
+                self._floors[key] = Floor(view.snapshot.incarnation, shard.epoch, server, position)
         raise Unavailable(
             f"the registry keeps moving while replicas of shard {key[1]} are asked",
             reason="REGISTRY_MOVED",
@@ -92,6 +91,13 @@ class Floors:
     def forget_all(self) -> None:
         self._forgotten += 1
         self._floors.clear()
+
+    def _view_of(self, key: ShardKey) -> tuple[View, Shard]:
+        view = self._view()
+        shard = view.shards.get(key)
+        if shard is None:
+            raise NotFound(f"shard {key[1]} of collection {key[0]} is gone", reason="COLLECTION_NOT_FOUND")
+        return view, shard
 
     async def _highest(self, shard: Shard) -> tuple[Position, Version]:
         """The highest durable position among the in-sync replicas, and the newest registry they know."""

@@ -1,6 +1,7 @@
 """Takes replicas without a living member out of the in-sync set, and stops logs from waiting for replicas.
 
-1. The last in-sync replica of a shard never leaves.
+1. The last in-sync replica of a shard never leaves. When all are gone none leaves: nobody knows which holds most, and
+   recovery must hear each of them.
 2. A log waits for its in-sync replicas, and for joining ones up to half of its byte bound. It never waits for one that
    is out of sync, however alive its server is: what it lacks it can copy.
 3. A position is dropped only as it was read, and only by a registry that was read after it. What changes in between
@@ -141,8 +142,10 @@ def changes(view: View, gone: Collection[str]) -> list[Record | Delete]:
     changed: list[Record | Delete] = []
     for _, shard in sorted(view.shards.items()):
         after = shard
+        all_gone = set(shard.in_sync) <= set(gone)
         for member in sorted(set(gone) & set(shard.replicas)):
-            after = lease_lost(after, member) or after
+            if not (all_gone and member in shard.in_sync):
+                after = lease_lost(after, member) or after
         if after != shard:
             changed.append(after)
     coordinators = [view.members[member] for member in sorted(gone) if member in view.members]

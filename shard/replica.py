@@ -133,6 +133,9 @@ class Replica:
                     f"replica {self._title} is at sequence number {engine.searchable_seq if searchable else engine.position.seq}, "
                     f"not yet at {position.seq}"
                 )
+        if engine.position.epoch < position.epoch:
+            # Numbers of an old history say nothing of a later epoch's writes; a peer, or this replica in time, can.
+            raise Unavailable(f"replica {self._title} has not followed its log into epoch {position.epoch} yet")
         held = engine.storage.digest_at(position.seq) if position.seq else b""
         if held is not None and held != position.digest:
             raise Aborted(f"write {position.epoch}-{position.seq} of {self._title} was discarded by recovery")

@@ -78,6 +78,18 @@ async def test_answer_of_a_replica_that_left_does_not_count(acks, registry, repl
         await waiting
 
 
+async def test_replica_that_left_does_not_end_the_wait(acks, registry, replicas, deadline, kit):
+    """Its history went another way; the log's, and with it the write, lives on in the others."""
+    replicas.held["shard-a"], replicas.silent["shard-b"] = asyncio.Event(), Aborted("another history")
+    registry.set(kit.shard(0, replicas=ONE_OUT))
+    waiting = asyncio.create_task(acks.wait(KEY, WRITTEN, options(), deadline))
+    registry.set(kit.shard(0))
+    await asyncio.wait([waiting], timeout=0)
+    registry.set(kit.shard(0, replicas=ONE_OUT))
+    replicas.held["shard-a"].set()
+    assert len(await waiting) == 3
+
+
 async def test_replica_that_cannot_answer_is_asked_again(acks, replicas, deadline):
     """A restart of the only replica that counts does not fail the write."""
     replicas.silent = {"shard-a": Unavailable("restarting"), "shard-b": Unavailable("restarting")}

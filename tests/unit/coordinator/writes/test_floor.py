@@ -52,6 +52,14 @@ async def test_replica_out_of_sync_is_not_asked(floors, registry, replicas, kit)
     assert (await floors.get(KEY)).position == START
 
 
+async def test_replica_that_got_in_sync_unseen_is_asked(floors, registry, replicas, kit):
+    """What it acknowledged is in the floor, although our registry was late to tell of it."""
+    registry.set(kit.shard(0, replicas={"shard-a": ReplicaState.IN_SYNC, "shard-b": ReplicaState.JOINING}))
+    registry.newer = kit.snapshot([kit.collection(), kit.shard(0)], revision=9)
+    replicas.positions = {"shard-a": told(5), "shard-b": told(9)}
+    assert (await floors.get(KEY)).position.seq == 9
+
+
 async def test_known_floor_is_not_asked_for_again_until_forgotten(floors, replicas):
     """Replicas are asked once per epoch, and again after a doubt."""
     await floors.get(KEY)

@@ -69,13 +69,25 @@ async def test_member_gets_its_time(housekeeping, registry, positions):
     assert positions.held["uid1", 0] == {"shard-a": 5, "shard-b": 7}
 
 
-async def test_last_in_sync_replica_never_leaves(housekeeping, registry, positions):
-    """It may hold the only copy; its position stays too."""
+async def test_last_in_sync_replica_never_leaves(housekeeping, registry, positions, kit):
+    """It may hold the only copy; its position stays too. Another one that is gone as well has begun to join only."""
+    registry.set(kit.shard(0, replicas={"shard-a": JOINING, "shard-b": IN_SYNC}))
     registry.absent_s = {"shard-a": 99.0, "shard-b": 99.0}
     await housekeeping.sweep()
-    assert len(registry.view.shards["uid1", 0].in_sync) == 1
-    left = registry.view.shards["uid1", 0].in_sync[0]
-    assert list(positions.held["uid1", 0]) == [left]
+    assert registry.view.shards["uid1", 0].replicas == {"shard-a": OUT_OF_SYNC, "shard-b": IN_SYNC}
+    assert positions.held["uid1", 0] == {"shard-b": 7}
+
+
+async def test_none_leaves_when_all_are_gone(housekeeping, registry, positions):
+    """Should Redis lose its end before they are back, recovery must hear the one that holds most, whoever that is. Once
+    one is back, the others leave."""
+    registry.absent_s = {"shard-a": 99.0, "shard-b": 99.0}
+    await housekeeping.sweep()
+    assert registry.view.shards["uid1", 0].in_sync == ("shard-a", "shard-b")
+    assert positions.held["uid1", 0] == {"shard-a": 5, "shard-b": 7}
+    registry.absent_s = {"shard-b": 99.0}
+    await housekeeping.sweep()
+    assert registry.view.shards["uid1", 0].replicas == {"shard-a": IN_SYNC, "shard-b": OUT_OF_SYNC}
 
 
 async def test_a_replica_out_of_sync_does_not_hold_the_log_however_alive_its_server_is(

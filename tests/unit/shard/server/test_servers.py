@@ -147,6 +147,18 @@ async def test_a_wiped_redis_is_restored_from_what_the_servers_keep(fleet, soon)
         await a.replica().hold(lost, 5, searchable=False)
 
 
+async def test_a_replica_of_an_older_epoch_does_not_speak_of_a_later_one(fleet, soon):
+    """It holds as many records, of a history that recovery left behind, and does not know it yet. To say that a write of
+    the later epoch was discarded would be wrong, and to say that it is there as well."""
+    a = await fleet.start("a")
+    await fleet.create(a)
+    await fleet.write(1, 10)
+    await soon(lambda: a.is_serving(10), "the writes are served")
+    for digest in (b"x" * 20, a.replica().engine.storage.digest_at(9)):
+        with pytest.raises(Unavailable, match="into epoch 2 yet"):
+            await a.replica().hold(Position(2, 9, digest), 5, searchable=True)
+
+
 async def test_an_older_redis_is_brought_up_to_what_the_servers_keep(fleet, soon):
     """Redis goes back to an old file: the collection created since is there again, and so are the writes."""
     a, b = await two_servers(fleet)
