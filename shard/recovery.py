@@ -8,14 +8,15 @@ step can be repeated from the start. Invariants:
 1. Nothing is rebuilt before every in-sync replica has promised to ignore lower epochs and told its position, but for
    those that an operator gave up by name (AcceptLoss). When all of them were, every other replica must.
 2. The log goes on under a higher epoch with the same sequence numbers; what no replica holds ends there.
-3. Replicas that hold another history than the furthest one leave the in-sync set and copy from it later.
+3. Replicas that hold another history than the furthest one leave the in-sync set and copy from it later. Of two
+   histories the one that went on in a later epoch counts, however long the other one is.
 4. The new epoch is above every epoch that the registry, the log or a replica knows: a registry that went back may have
    forgotten some, and a replica would never follow an epoch that it has promised to ignore.
 5. No promise is asked for before the registry was read again: whoever held the lease before may have opened the log.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -77,11 +78,9 @@ class RebuildPlan:
     left_behind: tuple[str, ...]
 
 
-def plan_rebuild(held: Sequence[Held], leader_digests: dict[int, bytes]) -> RebuildPlan:
-    """Chooses the furthest replica (by seq, then epoch, then name) and the lowest position it can continue from.
-    `leader_digests` are the leader's digests at the others' positions; a missing one counts as another history.
-    """
-    leader = furthest(held)
+def plan_rebuild(leader: Held, held: Sequence[Held], leader_digests: Mapping[int, bytes]) -> RebuildPlan:
+    """Chooses who can follow the leader, and the lowest position it can continue from. `leader_digests` are the leader's
+    digests at the others' positions; a missing one counts as another history."""
     followers = [leader]
     first_given = leader.tail_first_seq or leader.position.seq + 1
     for other in held:
@@ -96,7 +95,18 @@ def plan_rebuild(held: Sequence[Held], leader_digests: dict[int, bytes]) -> Rebu
 
 
 def furthest(held: Sequence[Held]) -> Held:
+    """By sequence number, then epoch, then name."""
     return max(held, key=lambda one: (one.position.seq, one.position.epoch, one.member))
+
+
+def successors(leader: Held, held: Sequence[Held], leader_digests: Mapping[int, bytes]) -> list[Held]:
+    """Those that lived in a later epoch than the leader, if one of them shows that it left the leader's history behind:
+    a registry that went back may call a replica in sync that an earlier recovery went on without."""
+    later = [other for other in held if other.position.epoch > leader.position.epoch]
+    # A digest that the leader no longer has shows nothing; and a leader may be further only because a later epoch's
+    # log was rebuilt from it.
+    left = any(leader_digests.get(other.position.seq) not in (None, b"", other.position.digest) for other in later)
+    return later if left else []
 
 
 class Guardian:
@@ -253,12 +263,16 @@ class Guardian:
 
     async def _plan(self, shard: Shard, held: Sequence[Held]) -> RebuildPlan:
         leader = furthest(held)
-        digests = {}
-        for other in held:
-            if other is not leader and other.position.seq:
-                answer = await self._peers.position(leader.member, _ref(shard), digest_at=other.position.seq)
-                digests[other.position.seq] = answer.digest
-        return plan_rebuild(held, digests)
+        while True:
+            digests = {}
+            for other in held:
+                if other is not leader and other.position.seq:
+                    answer = await self._peers.position(leader.member, _ref(shard), digest_at=other.position.seq)
+                    digests[other.position.seq] = answer.digest
+            later = successors(leader, held, digests)
+            if not later:
+                return plan_rebuild(leader, held, digests)
+            leader = furthest(later)
 
     async def _rebuild(self, shard: Shard, epoch: int, plan: RebuildPlan) -> None:
         incarnation = self._known().snapshot.incarnation

@@ -19,7 +19,7 @@ from kintsugi.registry.records import (
     encode_record,
     field_of,
 )
-from shard.recovery import Held, RebuildPlan, close_logs, plan_rebuild, reopened_shard
+from shard.recovery import Held, RebuildPlan, close_logs, plan_rebuild, reopened_shard, successors
 
 IN_SYNC, JOINING, OUT_OF_SYNC = ReplicaState.IN_SYNC, ReplicaState.JOINING, ReplicaState.OUT_OF_SYNC
 
@@ -53,7 +53,7 @@ def test_a_plan_continues_from_the_furthest_for_all_who_share_its_history(drawn,
     leader = max(held, key=lambda one: (one.position.seq, one.position.epoch, one.member))
     told = dict(enumerate(histories[leader.member]))
     digests = {one.position.seq: told[one.position.seq] for one in held if one.position.seq >= journal_first}
-    plan = plan_rebuild(held, digests)
+    plan = plan_rebuild(leader, held, digests)
 
     assert plan.leader == leader
     assert leader in plan.followers
@@ -71,6 +71,24 @@ def test_a_plan_continues_from_the_furthest_for_all_who_share_its_history(drawn,
         given_all = other.position.seq == leader.position.seq or 0 < leader.tail_first_seq <= other.position.seq + 1
         if same and given_all:
             assert other in plan.followers
+
+
+@pytest.mark.parametrize(
+    ("epoch", "told", "superseded"),
+    [
+        (2, b"other", True),
+        (2, b"same", False),  # rebuilt from the longer one, and not yet through with it
+        (1, b"other", False),  # the longer history counts
+        (2, b"", False),  # the leader's journal no longer reaches back that far
+        (2, None, False),
+    ],
+)
+def test_a_history_that_a_later_epoch_left_behind_leads_nobody(epoch, told, superseded):
+    """However long it is: what was acknowledged since stands in the shorter one."""
+    longer, shorter = Held("a", Position(1, 9, b"x"), 1), Held("b", Position(epoch, 7, b"same"), 1)
+    digests = {} if told is None else {7: told}
+    assert successors(longer, [longer, shorter], digests) == ([shorter] if superseded else [])
+    assert plan_rebuild(shorter, [longer, shorter], {}).left_behind == ("a",)
 
 
 @pytest.mark.parametrize(
