@@ -61,7 +61,8 @@ class Acknowledgements:
     async def wait(
         self, key: ShardKey, written: AppendResult, options: Options, deadline: Deadline
     ) -> list[RecordResult]:
-        """The results of the records, in order. Raises Aborted, NotFound (the collection is gone) or DeadlineExceeded."""
+        """The results of the records, in order. Raises Aborted, NotFound (the collection is gone) or DeadlineExceeded.
+        Aborted has the reason OUTCOME_UNKNOWN when recovery may have kept the first of several records."""
         wait = _Wait(self._ask, key, written, options, deadline)
         try:
             while True:
@@ -72,6 +73,11 @@ class Acknowledgements:
                     return _results(answer, written)
                 wait.ask(shard)
                 await wait.progress(changed)
+        except Aborted as error:
+            if written.first_seq == written.last.seq:
+                raise
+            # Replicas cut the log where their batches end, not where requests do.
+            raise Aborted(f"{error.message}; records before it may be kept", reason=OUTCOME_UNKNOWN) from error
         finally:
             wait.cancel()
 

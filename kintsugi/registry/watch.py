@@ -94,6 +94,9 @@ class RegistryWatcher:
         self._clock = clock
         self._check_server = check_server
         self._refreshing = asyncio.Lock()
+        # Readings are numbered in the order in which they begin. The last one that was not cancelled:
+        self._last_read = 0
+        self._reads_begun = 0
         self._changed = asyncio.Event()
         self._callbacks: list[Callable[[], None]] = []
         # The version last seen in Redis, adopted or not: events up to it are no news.
@@ -121,8 +124,14 @@ class RegistryWatcher:
                 backoff_s = _BACKOFF_FIRST_S
 
     async def refresh(self) -> None:
-        """Reads the registry and the leases now. Never raises: see `health`."""
+        """Reads the registry and the leases now; those who wait for one reading share the next one. Never raises: see
+        `health`."""
+        asked_behind = self._reads_begun
         async with self._refreshing:
+            if self._last_read > asked_behind:
+                return
+            self._reads_begun += 1
+            this_read = self._reads_begun
             before = (self.view, self.health, self.leases)
             try:
                 health, message = await self._read()
@@ -137,6 +146,7 @@ class RegistryWatcher:
                 say(LogEvent.REGISTRY_HEALTH, health=health.value, message=message)
             self.health, self.message = health, message
             self._count_absence()
+            self._last_read = this_read
             if before != (self.view, self.health, self.leases):
                 self._notify()
 

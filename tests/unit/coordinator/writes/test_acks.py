@@ -122,6 +122,18 @@ async def test_registry_that_tells_of_a_recovery_ends_the_wait(acks, registry, d
         await acks.wait(KEY, WRITTEN, options(), deadline)
 
 
+@pytest.mark.parametrize(("first_seq", "reason"), [(6, "ABORTED"), (4, "OUTCOME_UNKNOWN")])
+async def test_request_that_recovery_cut_in_two_is_not_called_unwritten(
+    acks, registry, deadline, kit, first_seq, reason
+):
+    """Epoch 2 began after sequence number 5: of a request at 4 to 6 two records are kept."""
+    registry.set(kit.shard(0, epochs=((1, 0), (2, 5))))
+    written = AppendResult("r", first_seq, WRITTEN.last, repeated=False)
+    with pytest.raises(Aborted) as caught:
+        await acks.wait(KEY, written, options(), deadline)
+    assert caught.value.reason == reason
+
+
 async def test_write_that_survived_a_recovery_is_acknowledged(acks, registry, deadline, kit):
     """Epoch 2 began after sequence number 6: the write at 6 is kept."""
     registry.set(kit.shard(0, epochs=((1, 0), (2, 6))))

@@ -89,6 +89,41 @@ async def test_a_snapshot_is_persisted_before_it_is_adopted(store):
     assert watcher.health is RegistryHealth.OK
 
 
+async def test_those_who_wait_for_a_reading_share_the_next_one(store):
+    """A hundred shards that ask at once while Redis is slow cost two readings: the one under way may have begun too early
+    for them, the next one serves all."""
+    await store.init("c1", Defaults())
+    going_on, read_after, reads = asyncio.Event(), store.read_after, []
+
+    async def read_slowly(known):
+        reads.append(None)
+        await going_on.wait()
+        return await read_after(known)
+
+    store.read_after = read_slowly
+    watcher = RegistryWatcher(store)
+    asked = [asyncio.create_task(watcher.refresh()) for _ in range(100)]
+    await asyncio.wait(asked, timeout=0)
+    going_on.set()
+    await asyncio.gather(*asked)
+    assert watcher.health is RegistryHealth.OK
+    assert len(reads) == 2
+    await watcher.refresh()
+    assert len(reads) == 3
+
+
+async def test_a_reading_that_was_cancelled_serves_nobody(store):
+    """Who waited behind it reads for himself."""
+    await store.init("c1", Defaults())
+    watcher = RegistryWatcher(store)
+    first, second = asyncio.create_task(watcher.refresh()), asyncio.create_task(watcher.refresh())
+    await asyncio.wait([first, second], timeout=0)
+    first.cancel()
+    await asyncio.wait([first])
+    await second
+    assert watcher.health is RegistryHealth.OK
+
+
 async def test_a_server_that_would_lose_data_is_never_believed(redis, store):
     """Whether it was so at the start or came back so: it counts as unreachable, the message says what to set, and once
     that is set all is well. A server that stays reachable is not asked again."""
