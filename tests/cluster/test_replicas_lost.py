@@ -127,15 +127,14 @@ async def test_a_replica_whose_disk_is_full_does_not_stop_the_writes(new_cluster
     cluster = new_cluster(env={**EAGER, "KINTSUGI_MAX_LOG_BYTES": str(2**20)})
     async with AsyncClient(cluster.addresses, timeout_s=60) as client:
         await client.create_collection("docs", Model("m", 8), shards=1, replicas=2)
-        full = await member_of(client, cluster, "shard-1")
         cluster.stop_process("shard-1")
         cluster.start_process("shard-1", {"KINTSUGI_MAX_REPLICA_BYTES": str(2**20)})
         vectors = np.ones((4, 8), dtype=np.float32)
         for number in range(20):  # 8 MB
             result = await client.upsert("docs", range(4 * number, 4 * number + 4), vectors, texts=["x" * 100_000] * 4)
             assert result.applied == 4, result.messages
-        replicas = {replica.member: replica for replica in (await shard_of(client)).replicas}
-        assert replicas[full].state != "in-sync"
+        # A copy may hold all of it for a moment, and then counts as in sync until the next write.
+        assert '"phase": "failed"' in cluster.log_path("shard-1").read_text(), "the disk was not full"
         cluster.stop_process("shard-1")
         await restart(cluster, "shard-1")
         await settled(client)
