@@ -96,7 +96,7 @@ class AcceptLoss:
     async def _check_lost(self, shard: Shard, title: str, positions: Mapping[str, Position]) -> None:
         """Refuses unless every in-sync replica is lost."""
         for member in shard.in_sync:
-            if member in positions:
+            if member in positions and not await self._says_that_it_failed(shard, member):
                 raise FailedPrecondition(
                     f"{title} is open and its in-sync replica on {member} answers, nothing waits for recovery",
                     reason="NOT_RECOVERING",
@@ -170,5 +170,8 @@ def _find_shard(view: View, collection: str, number: int) -> Shard:
 
 def _message(title: str, members: Sequence[str], kept_seq: int) -> str:
     if not members:
-        return f"{title}: every in-sync replica can be reached, nothing is given up"
+        return (
+            f"{title}: every in-sync replica can be reached, none is given up; the log goes on from what they hold, "
+            f"sequence number {kept_seq}"
+        )
     return f"{title} recovers without {', '.join(members)}: writes after sequence number {kept_seq} are lost"

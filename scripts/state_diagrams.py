@@ -43,16 +43,9 @@ def diagram(
 
 def ways_table() -> str:
     """What a replica does in each standing: the decision of shard/standing.py, spelled out."""
-    cases = [(True, True), (True, False), (False, True), (False, False)]
-    columns = (
-        "in sync, with in-sync peers",
-        "in sync, the only one",
-        "not in sync, with in-sync peers",
-        "not in sync, alone",
-    )
-    lines = ["| standing | " + " | ".join(columns) + " |", "|---|---|---|---|---|"]
+    lines = ["| standing | in sync | not in sync |", "|---|---|---|"]
     for standing in Standing:
-        ways = [way_on(standing, in_sync=in_sync, has_in_sync_peers=peers) for in_sync, peers in cases]
+        ways = [way_on(standing, in_sync=in_sync) for in_sync in (True, False)]
         lines.append(f"| {_name(standing)} | " + " | ".join(_name(way) for way in ways) + " |")
     return "\n".join(lines)
 

@@ -109,7 +109,7 @@ class Replay:
         if standing is None:
             raise fault
         self.reason = str(fault)
-        way = way_on(standing, in_sync=self._is_in_sync(), has_in_sync_peers=bool(self._in_sync_peers(shard)))
+        way = way_on(standing, in_sync=self._is_in_sync())
         self._warn(LogEvent.REPLAY_OUT_OF_STEP, standing=standing.name, way=way.name, fault=str(fault))
         if way in (Way.WAIT, Way.RECOVER):
             self.settled.set()

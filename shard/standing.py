@@ -62,14 +62,16 @@ class Way(Enum):
     SAVE_AND_COPY = auto()
 
 
-def way_on(standing: Standing, *, in_sync: bool, has_in_sync_peers: bool) -> Way:
+def way_on(standing: Standing, *, in_sync: bool) -> Way:
     """An in-sync replica speaks for the shard: what it holds must not get lost, so the log is rebuilt. Another one
-    gives way to the log, or its stale tail would have the log rebuilt for ever. The last in-sync one has nobody to
-    copy from."""
+    gives way to the log, or its stale tail would have the log rebuilt for ever.
+
+    A replica that the log was trimmed beyond once held more: its disk went back, or is new. It never speaks for the
+    shard by itself. Without a peer to copy from it fails, until its disk returns or an operator accepts the loss."""
     if standing is Standing.UNSETTLED:
         return Way.WAIT
     if standing is Standing.LOG_LOST:
         return Way.RECOVER
     if standing is Standing.BEHIND:
-        return Way.COPY if has_in_sync_peers or not in_sync else Way.RECOVER
+        return Way.COPY
     return Way.RECOVER if in_sync else Way.SAVE_AND_COPY

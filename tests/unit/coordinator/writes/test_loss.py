@@ -116,6 +116,17 @@ async def test_what_is_silent_when_nobody_in_sync_is_left_is_given_up_as_well(lo
     assert answer.kept_seq == 7
 
 
+async def test_the_only_replica_whose_disk_went_back_speaks_for_the_shard_on_the_operators_word(
+    loss, registry, calls, kit
+):
+    """It answers, says that it failed, and the log was trimmed beyond it: the log goes on from what it holds."""
+    registry.set(kit.shard(1, replicas={"shard-a": IN_SYNC}))
+    calls.failed.add("shard-a")
+    accepted = await loss.accept("docs", 1)
+    assert (list(accepted.given_up_members), accepted.kept_seq) == ([], 5)
+    assert registry.view.shards[KEY].log_state is LogState.RECOVERING
+
+
 async def test_a_replica_that_failed_on_a_living_server_is_lost(loss, lost, calls):
     """A database that cannot be read does not come back with its server."""
     lost.leases["shard-a"] = lost.leases["shard-b"]

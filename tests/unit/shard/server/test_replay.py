@@ -280,9 +280,10 @@ async def test_a_replica_out_of_sync_gives_way_to_the_log(world, own):
     assert (await world.shard()).log_state is LogState.OPEN
 
 
-async def test_a_replica_that_the_log_was_trimmed_beyond_copies(world):
-    """What is no longer in the log must come from a peer."""
-    await world.create(other=IN_SYNC)
+@pytest.mark.parametrize("other", [IN_SYNC, OUT_OF_SYNC])
+async def test_a_replica_that_the_log_was_trimmed_beyond_copies(world, other):
+    """What is no longer in the log must come from a peer; if there is none in sync, the log is not rebuilt without it."""
+    await world.create(other=other)
     await world.write(b"1", b"2", b"3")
     await world.redis.xtrim(world.keys.shard(UID, 0).log, minid="1-3", approximate=False)
     assert await world.way() is Way.COPY
@@ -320,14 +321,6 @@ async def test_a_replica_that_the_log_did_not_wait_for_starts_over(world):
     assert "begins at 3" in world.replay.reason
     assert ME not in await world.positions.all(UID, 0)
     assert not world.database.applied
-
-
-async def test_the_last_in_sync_replica_has_nobody_to_copy_from(world, soon):
-    """Trimmed beyond the only replica in sync, the log is rebuilt from that one: there is nothing else."""
-    await world.create(other=OUT_OF_SYNC)
-    await world.write(b"1", b"2", b"3")
-    await world.redis.xtrim(world.keys.shard(UID, 0).log, minid="1-3", approximate=False)
-    await recovers(world, soon)
 
 
 async def test_a_peer_that_holds_more_than_the_log_has_it_rebuilt(world, soon):

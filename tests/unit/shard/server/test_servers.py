@@ -96,6 +96,25 @@ async def test_a_replica_that_the_log_was_trimmed_beyond_copies_from_a_peer(flee
     await serves_all(soon, 22, a, b)
 
 
+async def test_the_only_replica_that_lost_its_disk_does_not_speak_for_the_shard(fleet, soon):
+    """The log was trimmed to what it once held: it fails and says so, and the log is left as it is for its disk."""
+    a = await fleet.start("a")
+    await fleet.create(a)
+    await fleet.write(1, 9)
+    await serves_all(soon, 9, a)
+    await fleet.positions.report("c1", 0, a.member, 9)
+    await fleet.write(10, 10)
+    await serves_all(soon, 10, a)
+    await fleet.stop("a")
+    remove_folder(a.folders.root / "replicas")
+    a = await fleet.start("a", known=False)
+    await soon(lambda: a.hosts() and a.replica().phase is ReplicaPhase.FAILED, "the replica fails")
+    assert "no in-sync peer can be copied from" in a.replica().message
+    shard = await fleet.shard()
+    assert (shard.log_state, shard.epoch) == (LogState.OPEN, 1)
+    assert (await fleet.reader().head()).position.seq == 10
+
+
 @pytest.mark.parametrize("written_meanwhile", [1, 6])
 async def test_a_divergent_tail_is_saved_for_people_and_never_applied(fleet, soon, put_record, written_meanwhile):
     """A replica out of sync gives way to the log, whether its own tail is longer or shorter than what was written
