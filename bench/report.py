@@ -96,11 +96,16 @@ def _memory(report: Report) -> str:
 def _recovery(report: Report) -> str:
     assert report.recovery is not None
     rows = [
-        [one.server, f"{one.journal_records:,}", f"{one.serving_s:.2f}", f"{one.killed_to_serving_s:.2f}"]
+        [
+            one.server,
+            f"{one.journal_records:,}",
+            *(f"{seconds:.2f}" for seconds in (one.serving_s, one.caught_up_s)),
+            f"{one.recall:.4f}",
+        ]
         for one in report.recovery.rounds
     ]
     return f"recovery of a killed shard server: {report.recovery.serving_s.median:.2f} s\n" + _columns(
-        ["server", "behind checkpoint", "start to serving s", "kill to serving s"], rows
+        ["server", "behind checkpoint", "serving after s", "caught up after s", "recall"], rows
     )
 
 

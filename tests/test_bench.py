@@ -43,6 +43,8 @@ def test_a_smoke_run_leaves_a_complete_result(tmp_path):
     assert all(memory["anonymous_bytes"] <= memory["resident_bytes"] for memory in result["memory"].values())
     (killed,) = result["recovery"]["rounds"]
     assert killed["server"] == "shard-0"
+    assert killed["serving_s"] <= killed["caught_up_s"]
+    assert killed["recall"] > 0.9
 
 
 def check_search(search):
