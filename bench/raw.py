@@ -24,10 +24,10 @@ from bench.processes import CpuMeter, Memory, core_of, memory, pin
 from bench.recorder import Load
 from bench.statistics import NO_HIT, NOT_ASKED, IdMatrix, merge_top_k
 from kintsugi import ids
+from kintsugi.ann.calibration import calibrate
+from kintsugi.ann.encoding import F32, I8, Encoding, prepare
+from kintsugi.ann.vector_index import GraphParameters
 from kintsugi.metrics import Metric, scores
-from shard.calibration import calibrate
-from shard.encoding import F32, I8, Encoding, prepare
-from shard.index import GraphParameters
 from shard.rebuild_policy import RebuildSettings
 
 T = TypeVar("T")

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kintsugi.ann.calibration import calibrate
+from kintsugi.ann.encoding import F32, I8, Encoding, prepare
+from kintsugi.ann.vector_index import GraphParameters, Rows, VectorIndex
 from kintsugi.metrics import FloatArray, scores
-from shard.calibration import calibrate
 from shard.checkpoint import IndexedModel, IndexVersion
-from shard.encoding import F32, I8, Encoding, prepare
 from shard.exact import ExactScan
-from shard.index import GraphParameters, Rows, VectorIndex
 from shard.source import DocumentSource
 
 _SAMPLE_VECTORS = 10_000

@@ -19,13 +19,13 @@ import msgspec
 import usearch
 
 from kintsugi import failpoints
+from kintsugi.ann.calibration import Calibration
+from kintsugi.ann.encoding import encoding_of
+from kintsugi.ann.vector_index import Counters, GraphParameters, VectorIndex
 from kintsugi.durable import DISK, Disk, publish_folder, remove_folder, write_file
 from kintsugi.metrics import Metric
 from kintsugi.position import Position
 from kintsugi.telemetry import LogEvent, logger
-from shard.calibration import Calibration
-from shard.encoding import encoding_of
-from shard.index import Counters, GraphParameters, VectorIndex
 
 FORMAT_VERSION = 1
 

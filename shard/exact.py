@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kintsugi.ann.calibration import F32Matrix
+from kintsugi.ann.encoding import prepare
+from kintsugi.ann.vector_index import Rows
 from kintsugi.errors import DeadlineExceeded
 from kintsugi.metrics import FloatArray, Metric, scores
-from shard.calibration import F32Matrix
-from shard.encoding import prepare
-from shard.index import Rows
 from shard.rescore import NOTHING, Scored, best
 from shard.source import DocumentSource
 

@@ -22,14 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kintsugi import failpoints
+from kintsugi.ann.encoding import prepare
+from kintsugi.ann.vector_index import GraphParameters
 from kintsugi.durable import DISK, Disk
 from kintsugi.position import START, Position
 from kintsugi.registry.index_versions import IndexVersionEvent
 from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
 from shard.build import Build, BuildPlan
 from shard.checkpoint import Checkpoints, IndexedModel, IndexVersion
-from shard.encoding import prepare
-from shard.index import GraphParameters
 from shard.journal import JournalSlice
 from shard.rebuild_policy import ClipWatch, RebuildSettings, may_replace, reason_to_rebuild
 from shard.seq_waiters import SeqWaiters

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kintsugi.ann.vector_index import Rows
 from kintsugi.metrics import FloatArray, Metric, scores
-from shard.index import Rows
 from shard.reader import HitColumns
 from shard.source import VectorSource
 

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kintsugi.ann.vector_index import Rows
 from kintsugi.metrics import FloatArray
 from kintsugi.position import Position
-from shard.index import Rows
 from shard.journal import JournalSlice
 from shard.reader import Fields, HitColumns
 

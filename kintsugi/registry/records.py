@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from kintsugi.ann.spec import AUTOMATIC, EncodingSpec
 from kintsugi.metrics import Metric, StoredType
 
 
@@ -68,6 +69,9 @@ class Collection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: tuple[Model, ...]
     serving_model: str
     created_at_us: int
+    encoding: EncodingSpec = AUTOMATIC
+    # Counts the calls that asked for an encoding, so that asking again after a refused check tries anew.
+    encoding_requests: int = 0
 
     def model(self, name: str) -> Model | None:
         """The model of this name; the serving one for an empty name; None when there is no such model."""

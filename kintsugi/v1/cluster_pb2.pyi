@@ -343,18 +343,36 @@ class IndexVersionStatus(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_SEQ_FIELD_NUMBER: _builtins.int
+    VECTORS_WANTED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CODE_BYTES_FIELD_NUMBER: _builtins.int
+    MAPPED_BYTES_FIELD_NUMBER: _builtins.int
+    LIVE_RECALL_FIELD_NUMBER: _builtins.int
+    LIVE_RECALL_QUERIES_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Its number, from 1."""
     model: _builtins.str
     """The model it holds."""
     encoding: _builtins.str
-    """The encoding of its vectors in memory: "f32" or "i8"."""
+    """The encoding of its vectors in memory, such as "f32", "i8", "binary", "recurrent-2" or "i8+pca-96"."""
     state: _builtins.str
     """"building", "ready", "serving" or "retired"."""
     vectors: _builtins.int
     """The vectors in it."""
     checkpoint_seq: _builtins.int
     """The position of the last checkpoint on disk."""
+    vectors_wanted: _builtins.int
+    """While building: the vectors it will hold, as far as known. 0 otherwise."""
+    reason: _builtins.str
+    """For people: why it was built, or why its check refused it. Empty when loaded from a checkpoint."""
+    code_bytes: _builtins.float
+    """The bytes per vector of its codes in memory, without the graph."""
+    mapped_bytes: _builtins.int
+    """The bytes of its memory-mapped files: codes by row, for filtered searches and second stages."""
+    live_recall: _builtins.float
+    """The part of the true best hits that live searches found, from a sample of them. Unset before there is one."""
+    live_recall_queries: _builtins.int
+    """The live searches that live_recall rests on."""
     def __init__(
         self,
         *,
@@ -364,14 +382,118 @@ class IndexVersionStatus(_message.Message):
         state: _builtins.str = ...,
         vectors: _builtins.int = ...,
         checkpoint_seq: _builtins.int = ...,
+        vectors_wanted: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        code_bytes: _builtins.float = ...,
+        mapped_bytes: _builtins.int = ...,
+        live_recall: _builtins.float | None = ...,
+        live_recall_queries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_live_recall", b"_live_recall", "live_recall", b"live_recall"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live_recall", b"_live_recall", "checkpoint_seq", b"checkpoint_seq", "code_bytes", b"code_bytes", "encoding", b"encoding", "live_recall", b"live_recall", "live_recall_queries", b"live_recall_queries", "mapped_bytes", b"mapped_bytes", "model", b"model", "reason", b"reason", "state", b"state", "vectors", b"vectors", "vectors_wanted", b"vectors_wanted", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__live_recall: _TypeAlias = _typing.Literal["live_recall"]  # noqa: Y015
+    _WhichOneofArgType__live_recall: _TypeAlias = _typing.Literal["_live_recall", b"_live_recall"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__live_recall) -> _WhichOneofReturnType__live_recall | None: ...
+
+Global___IndexVersionStatus: _TypeAlias = IndexVersionStatus  # noqa: Y015
+
+@_typing.final
+class VerifyRequest(_message.Message):
+    """Asks for a check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The name of a collection."""
+    queries: _builtins.int
+    """The queries per replica, 1 to 1000. If not set: 100."""
+    k: _builtins.int
+    """The hits per query, 1 to 100. If not set: 10."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        queries: _builtins.int = ...,
+        k: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_seq", b"checkpoint_seq", "encoding", b"encoding", "model", b"model", "state", b"state", "vectors", b"vectors", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "k", b"k", "queries", b"queries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___IndexVersionStatus: _TypeAlias = IndexVersionStatus  # noqa: Y015
+Global___VerifyRequest: _TypeAlias = VerifyRequest  # noqa: Y015
+
+@_typing.final
+class VerifyResponse(_message.Message):
+    """What the check found out about one replica."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    LOG_DIGEST_FIELD_NUMBER: _builtins.int
+    CONTENT_DIGEST_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    INDEX_VERSION_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    shard: _builtins.int
+    """The number of its shard."""
+    member: _builtins.str
+    """The shard server that hosts it."""
+    failure: _builtins.str
+    """For people: why it could not be checked. Empty when it was; the fields below are only set then."""
+    seq: _builtins.int
+    """The position at which its content was digested."""
+    log_digest: _builtins.bytes
+    """The chain digest of the log at that position."""
+    content_digest: _builtins.bytes
+    """A digest of all ids, versions, attributes, texts and vectors it held at that position: equal on equal replicas."""
+    documents: _builtins.int
+    """The documents it held."""
+    index_version: _builtins.int
+    """The index version that was checked."""
+    encoding: _builtins.str
+    """Its encoding."""
+    queries: _builtins.int
+    """The queries that were searched."""
+    recall: _builtins.float
+    """The part of the exact best k that the index found, by score."""
+    replicas: _builtins.int
+    """The replicas of this shard that are to be checked in this call."""
+    def __init__(
+        self,
+        *,
+        shard: _builtins.int = ...,
+        member: _builtins.str = ...,
+        failure: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        log_digest: _builtins.bytes = ...,
+        content_digest: _builtins.bytes = ...,
+        documents: _builtins.int = ...,
+        index_version: _builtins.int = ...,
+        encoding: _builtins.str = ...,
+        queries: _builtins.int = ...,
+        recall: _builtins.float = ...,
+        replicas: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_digest", b"content_digest", "documents", b"documents", "encoding", b"encoding", "failure", b"failure", "index_version", b"index_version", "log_digest", b"log_digest", "member", b"member", "queries", b"queries", "recall", b"recall", "replicas", b"replicas", "seq", b"seq", "shard", b"shard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyResponse: _TypeAlias = VerifyResponse  # noqa: Y015
 
 @_typing.final
 class AcceptLossRequest(_message.Message):

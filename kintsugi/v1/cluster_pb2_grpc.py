@@ -45,6 +45,11 @@ class ClusterStub:
                 request_serializer=kintsugi_dot_v1_dot_cluster__pb2.AcceptLossRequest.SerializeToString,
                 response_deserializer=kintsugi_dot_v1_dot_cluster__pb2.AcceptLossResponse.FromString,
                 _registered_method=True)
+        self.Verify = channel.unary_stream(
+                '/kintsugi.v1.Cluster/Verify',
+                request_serializer=kintsugi_dot_v1_dot_cluster__pb2.VerifyRequest.SerializeToString,
+                response_deserializer=kintsugi_dot_v1_dot_cluster__pb2.VerifyResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServicer:
@@ -71,6 +76,16 @@ class ClusterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Verify(self, request, context):
+        """Checks a collection: each replica searches for a sample of its own vectors with its index and exactly, and digests all
+        it holds. Answers replica by replica, as they finish. Read-only, but heavy: it scans every vector of every replica.
+        INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection. A replica that cannot be checked is
+        reported, not an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -83,6 +98,11 @@ def add_ClusterServicer_to_server(servicer, server):
                     servicer.AcceptLoss,
                     request_deserializer=kintsugi_dot_v1_dot_cluster__pb2.AcceptLossRequest.FromString,
                     response_serializer=kintsugi_dot_v1_dot_cluster__pb2.AcceptLossResponse.SerializeToString,
+            ),
+            'Verify': grpc.unary_stream_rpc_method_handler(
+                    servicer.Verify,
+                    request_deserializer=kintsugi_dot_v1_dot_cluster__pb2.VerifyRequest.FromString,
+                    response_serializer=kintsugi_dot_v1_dot_cluster__pb2.VerifyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -140,6 +160,33 @@ class Cluster:
             '/kintsugi.v1.Cluster/AcceptLoss',
             kintsugi_dot_v1_dot_cluster__pb2.AcceptLossRequest.SerializeToString,
             kintsugi_dot_v1_dot_cluster__pb2.AcceptLossResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Verify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/kintsugi.v1.Cluster/Verify',
+            kintsugi_dot_v1_dot_cluster__pb2.VerifyRequest.SerializeToString,
+            kintsugi_dot_v1_dot_cluster__pb2.VerifyResponse.FromString,
             options,
             channel_credentials,
             insecure,

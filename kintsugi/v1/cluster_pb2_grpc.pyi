@@ -45,6 +45,12 @@ class ClusterStub:
     (NOT_RECOVERING), may answer (REPLICA_ALIVE) or another one will be in sync by itself (REPLICA_FOLLOWS), or nobody
     who could recover it can be reached (NO_REPLICA_REACHABLE). UNAVAILABLE: the registry cannot be written.
     """
+    Verify: _grpc.UnaryStreamMultiCallable[_cluster_pb2.VerifyRequest, _cluster_pb2.VerifyResponse]
+    """Checks a collection: each replica searches for a sample of its own vectors with its index and exactly, and digests all
+    it holds. Answers replica by replica, as they finish. Read-only, but heavy: it scans every vector of every replica.
+    INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection. A replica that cannot be checked is
+    reported, not an error.
+    """
 
 @_typing.type_check_only
 class ClusterAsyncStub(ClusterStub):
@@ -62,6 +68,12 @@ class ClusterAsyncStub(ClusterStub):
     NOT_FOUND: no such collection or shard. FAILED_PRECONDITION: the shard is open and an in-sync replica answers
     (NOT_RECOVERING), may answer (REPLICA_ALIVE) or another one will be in sync by itself (REPLICA_FOLLOWS), or nobody
     who could recover it can be reached (NO_REPLICA_REACHABLE). UNAVAILABLE: the registry cannot be written.
+    """
+    Verify: _aio.UnaryStreamMultiCallable[_cluster_pb2.VerifyRequest, _cluster_pb2.VerifyResponse]  # type: ignore[assignment]
+    """Checks a collection: each replica searches for a sample of its own vectors with its index and exactly, and digests all
+    it holds. Answers replica by replica, as they finish. Read-only, but heavy: it scans every vector of every replica.
+    INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection. A replica that cannot be checked is
+    reported, not an error.
     """
 
 class ClusterServicer(metaclass=_abc_1.ABCMeta):
@@ -89,6 +101,18 @@ class ClusterServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND: no such collection or shard. FAILED_PRECONDITION: the shard is open and an in-sync replica answers
         (NOT_RECOVERING), may answer (REPLICA_ALIVE) or another one will be in sync by itself (REPLICA_FOLLOWS), or nobody
         who could recover it can be reached (NO_REPLICA_REACHABLE). UNAVAILABLE: the registry cannot be written.
+        """
+
+    @_abc_1.abstractmethod
+    def Verify(
+        self,
+        request: _cluster_pb2.VerifyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cluster_pb2.VerifyResponse], _abc.AsyncIterator[_cluster_pb2.VerifyResponse]]:
+        """Checks a collection: each replica searches for a sample of its own vectors with its index and exactly, and digests all
+        it holds. Answers replica by replica, as they finish. Read-only, but heavy: it scans every vector of every replica.
+        INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection. A replica that cannot be checked is
+        reported, not an error.
         """
 
 def add_ClusterServicer_to_server(servicer: ClusterServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from kintsugi.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -20,9 +21,93 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _EncodingKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EncodingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EncodingKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ENCODING_KIND_UNSPECIFIED: _EncodingKind.ValueType  # 0
+    """Not set: Kintsugi chooses, f32 for small indexes and I8 from about 1000 vectors on."""
+    ENCODING_KIND_F32: _EncodingKind.ValueType  # 1
+    """4 bytes per element."""
+    ENCODING_KIND_F16: _EncodingKind.ValueType  # 2
+    """IEEE 754 binary16, 2 bytes per element."""
+    ENCODING_KIND_BF16: _EncodingKind.ValueType  # 3
+    """bfloat16, 2 bytes per element."""
+    ENCODING_KIND_E4M3: _EncodingKind.ValueType  # 4
+    """8-bit floats of 4 exponent and 3 mantissa bits."""
+    ENCODING_KIND_I8: _EncodingKind.ValueType  # 5
+    """Calibrated 8-bit integers: about full recall at a quarter of the bytes."""
+    ENCODING_KIND_BINARY: _EncodingKind.ValueType  # 6
+    """One sign bit per element, for metrics cosine and dot."""
+    ENCODING_KIND_RECURRENT: _EncodingKind.ValueType  # 7
+    """`bits` bits per element: signs, then signs of what the bits before left over. For metrics cosine and dot."""
+
+class EncodingKind(_EncodingKind, metaclass=_EncodingKindEnumTypeWrapper):
+    """How vectors are held in memory for searching. Whatever it is, scores are always those of the stored vectors."""
+
+ENCODING_KIND_UNSPECIFIED: EncodingKind.ValueType  # 0
+"""Not set: Kintsugi chooses, f32 for small indexes and I8 from about 1000 vectors on."""
+ENCODING_KIND_F32: EncodingKind.ValueType  # 1
+"""4 bytes per element."""
+ENCODING_KIND_F16: EncodingKind.ValueType  # 2
+"""IEEE 754 binary16, 2 bytes per element."""
+ENCODING_KIND_BF16: EncodingKind.ValueType  # 3
+"""bfloat16, 2 bytes per element."""
+ENCODING_KIND_E4M3: EncodingKind.ValueType  # 4
+"""8-bit floats of 4 exponent and 3 mantissa bits."""
+ENCODING_KIND_I8: EncodingKind.ValueType  # 5
+"""Calibrated 8-bit integers: about full recall at a quarter of the bytes."""
+ENCODING_KIND_BINARY: EncodingKind.ValueType  # 6
+"""One sign bit per element, for metrics cosine and dot."""
+ENCODING_KIND_RECURRENT: EncodingKind.ValueType  # 7
+"""`bits` bits per element: signs, then signs of what the bits before left over. For metrics cosine and dot."""
+Global___EncodingKind: _TypeAlias = EncodingKind  # noqa: Y015
+
+@_typing.final
+class Encoding(_message.Message):
+    """An encoding with its parameters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    BITS_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    PCA_FIELD_NUMBER: _builtins.int
+    OVERSAMPLING_FIELD_NUMBER: _builtins.int
+    kind: Global___EncodingKind.ValueType
+    """If not set: chosen by Kintsugi; then nothing else may be set."""
+    bits: _builtins.int
+    """With RECURRENT only: 2 to 4. If not set: 2."""
+    prefix: _builtins.int
+    """Encode only the first so many elements, 8 up to the dimension: for models trained so that prefixes carry most of the
+    meaning (Matryoshka). Not together with pca. If not set: all.
+    """
+    pca: _builtins.int
+    """Encode the first so many principal components, 8 up to the dimension. Not together with prefix. If not set: no PCA."""
+    oversampling: _builtins.float
+    """The default candidates per hit of this collection's searches, 1 to 100. If not set: the encoding's own default."""
+    def __init__(
+        self,
+        *,
+        kind: Global___EncodingKind.ValueType = ...,
+        bits: _builtins.int = ...,
+        prefix: _builtins.int = ...,
+        pca: _builtins.int = ...,
+        oversampling: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bits", b"bits", "kind", b"kind", "oversampling", b"oversampling", "pca", b"pca", "prefix", b"prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Encoding: _TypeAlias = Encoding  # noqa: Y015
+
 @_typing.final
 class CollectionSpec(_message.Message):
-    """What a collection is. Immutable but for its models, which upgrades change."""
+    """What a collection is. Immutable but for its models, which upgrades change, and its encoding."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,6 +117,7 @@ class CollectionSpec(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     STORED_ELEMENT_TYPE_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. 1 to 64 characters of a-z, 0-9, '_' and '-', starting with a letter or digit."""
     shards: _builtins.int
@@ -46,6 +132,10 @@ class CollectionSpec(_message.Message):
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Model]:
         """Required: exactly one model at creation. Further ones join by an upgrade."""
 
+    @_builtins.property
+    def encoding(self) -> Global___Encoding:
+        """How vectors are held in memory. The one thing that Encode can change. If not set: chosen by Kintsugi."""
+
     def __init__(
         self,
         *,
@@ -55,10 +145,11 @@ class CollectionSpec(_message.Message):
         metric: _types_pb2.Metric.ValueType = ...,
         models: _abc.Iterable[_types_pb2.Model] | None = ...,
         stored_element_type: _types_pb2.ElementType.ValueType = ...,
+        encoding: Global___Encoding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric", "models", b"models", "name", b"name", "replicas", b"replicas", "shards", b"shards", "stored_element_type", b"stored_element_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "metric", b"metric", "models", b"models", "name", b"name", "replicas", b"replicas", "shards", b"shards", "stored_element_type", b"stored_element_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -275,3 +366,55 @@ class DeleteCollectionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteCollectionResponse: _TypeAlias = DeleteCollectionResponse  # noqa: Y015
+
+@_typing.final
+class EncodeCollectionRequest(_message.Message):
+    """Asks for another encoding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. The name of a collection."""
+    @_builtins.property
+    def encoding(self) -> Global___Encoding:
+        """Required; an empty one leaves the choice to Kintsugi."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        encoding: Global___Encoding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncodeCollectionRequest: _TypeAlias = EncodeCollectionRequest  # noqa: Y015
+
+@_typing.final
+class EncodeCollectionResponse(_message.Message):
+    """The change is recorded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collection(self) -> Global___Collection:
+        """The collection with its new encoding."""
+
+    def __init__(
+        self,
+        *,
+        collection: Global___Collection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncodeCollectionResponse: _TypeAlias = EncodeCollectionResponse  # noqa: Y015

@@ -55,6 +55,11 @@ class CollectionsStub:
                 request_serializer=kintsugi_dot_v1_dot_collections__pb2.DeleteCollectionRequest.SerializeToString,
                 response_deserializer=kintsugi_dot_v1_dot_collections__pb2.DeleteCollectionResponse.FromString,
                 _registered_method=True)
+        self.Encode = channel.unary_unary(
+                '/kintsugi.v1.Collections/Encode',
+                request_serializer=kintsugi_dot_v1_dot_collections__pb2.EncodeCollectionRequest.SerializeToString,
+                response_deserializer=kintsugi_dot_v1_dot_collections__pb2.EncodeCollectionResponse.FromString,
+                _registered_method=True)
 
 
 class CollectionsServicer:
@@ -97,6 +102,17 @@ class CollectionsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Encode(self, request, context):
+        """Changes how a collection's vectors are held in memory. Returns at once; every replica then builds a new index version in
+        the background, one replica of a shard after the other, checks its recall and swaps it in, while searches go on.
+        See the index versions in Cluster.GetStatus for the progress. Idempotent: the present encoding changes nothing; calling
+        it again after a refused check tries anew. INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection.
+        UNAVAILABLE: the registry cannot take writes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CollectionsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -119,6 +135,11 @@ def add_CollectionsServicer_to_server(servicer, server):
                     servicer.Delete,
                     request_deserializer=kintsugi_dot_v1_dot_collections__pb2.DeleteCollectionRequest.FromString,
                     response_serializer=kintsugi_dot_v1_dot_collections__pb2.DeleteCollectionResponse.SerializeToString,
+            ),
+            'Encode': grpc.unary_unary_rpc_method_handler(
+                    servicer.Encode,
+                    request_deserializer=kintsugi_dot_v1_dot_collections__pb2.EncodeCollectionRequest.FromString,
+                    response_serializer=kintsugi_dot_v1_dot_collections__pb2.EncodeCollectionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -230,6 +251,33 @@ class Collections:
             '/kintsugi.v1.Collections/Delete',
             kintsugi_dot_v1_dot_collections__pb2.DeleteCollectionRequest.SerializeToString,
             kintsugi_dot_v1_dot_collections__pb2.DeleteCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Encode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kintsugi.v1.Collections/Encode',
+            kintsugi_dot_v1_dot_collections__pb2.EncodeCollectionRequest.SerializeToString,
+            kintsugi_dot_v1_dot_collections__pb2.EncodeCollectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

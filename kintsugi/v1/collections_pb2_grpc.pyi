@@ -52,6 +52,13 @@ class CollectionsStub:
     INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection. UNAVAILABLE: the registry cannot take writes, or
     a member knows a newer one.
     """
+    Encode: _grpc.UnaryUnaryMultiCallable[_collections_pb2.EncodeCollectionRequest, _collections_pb2.EncodeCollectionResponse]
+    """Changes how a collection's vectors are held in memory. Returns at once; every replica then builds a new index version in
+    the background, one replica of a shard after the other, checks its recall and swaps it in, while searches go on.
+    See the index versions in Cluster.GetStatus for the progress. Idempotent: the present encoding changes nothing; calling
+    it again after a refused check tries anew. INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection.
+    UNAVAILABLE: the registry cannot take writes.
+    """
 
 @_typing.type_check_only
 class CollectionsAsyncStub(CollectionsStub):
@@ -76,6 +83,13 @@ class CollectionsAsyncStub(CollectionsStub):
     Not idempotent: a second call answers NOT_FOUND, or deletes what was created under the name meanwhile.
     INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection. UNAVAILABLE: the registry cannot take writes, or
     a member knows a newer one.
+    """
+    Encode: _aio.UnaryUnaryMultiCallable[_collections_pb2.EncodeCollectionRequest, _collections_pb2.EncodeCollectionResponse]  # type: ignore[assignment]
+    """Changes how a collection's vectors are held in memory. Returns at once; every replica then builds a new index version in
+    the background, one replica of a shard after the other, checks its recall and swaps it in, while searches go on.
+    See the index versions in Cluster.GetStatus for the progress. Idempotent: the present encoding changes nothing; calling
+    it again after a refused check tries anew. INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection.
+    UNAVAILABLE: the registry cannot take writes.
     """
 
 class CollectionsServicer(metaclass=_abc_1.ABCMeta):
@@ -122,6 +136,19 @@ class CollectionsServicer(metaclass=_abc_1.ABCMeta):
         Not idempotent: a second call answers NOT_FOUND, or deletes what was created under the name meanwhile.
         INVALID_ARGUMENT: malformed name. NOT_FOUND: no such collection. UNAVAILABLE: the registry cannot take writes, or
         a member knows a newer one.
+        """
+
+    @_abc_1.abstractmethod
+    def Encode(
+        self,
+        request: _collections_pb2.EncodeCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collections_pb2.EncodeCollectionResponse, _abc.Awaitable[_collections_pb2.EncodeCollectionResponse]]:
+        """Changes how a collection's vectors are held in memory. Returns at once; every replica then builds a new index version in
+        the background, one replica of a shard after the other, checks its recall and swaps it in, while searches go on.
+        See the index versions in Cluster.GetStatus for the progress. Idempotent: the present encoding changes nothing; calling
+        it again after a refused check tries anew. INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection.
+        UNAVAILABLE: the registry cannot take writes.
         """
 
 def add_CollectionsServicer_to_server(servicer: CollectionsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

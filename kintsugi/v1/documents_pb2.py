@@ -22,46 +22,51 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from kintsugi.v1 import filters_pb2 as kintsugi_dot_v1_dot_filters__pb2
 from kintsugi.v1 import types_pb2 as kintsugi_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkintsugi/v1/documents.proto\x12\x0bkintsugi.v1\x1a\x17kintsugi/v1/types.proto\"\xc2\x01\n\rDocumentWrite\x12#\n\x02id\x18\x01 \x01(\x0b\x32\x17.kintsugi.v1.DocumentId\x12\x17\n\nattributes\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04text\x18\x03 \x01(\tH\x01\x88\x01\x01\x12.\n\tcondition\x18\x04 \x01(\x0e\x32\x1b.kintsugi.v1.WriteCondition\x12\x18\n\x10\x65xpected_version\x18\x05 \x01(\x04\x42\r\n\x0b_attributesB\x07\n\x05_text\"\xe3\x01\n\rUpsertRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12-\n\tdocuments\x18\x02 \x03(\x0b\x32\x1a.kintsugi.v1.DocumentWrite\x12*\n\x07vectors\x18\x03 \x03(\x0b\x32\x19.kintsugi.v1.ModelVectors\x12\x35\n\x0f\x61\x63knowledgement\x18\x04 \x01(\x0e\x32\x1c.kintsugi.v1.Acknowledgement\x12\x18\n\x10\x64urable_replicas\x18\x05 \x01(\r\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\xc9\x01\n\rDeleteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x03ids\x18\x02 \x03(\x0b\x32\x17.kintsugi.v1.DocumentId\x12\x19\n\x11\x65xpected_versions\x18\x03 \x03(\x04\x12\x35\n\x0f\x61\x63knowledgement\x18\x04 \x01(\x0e\x32\x1c.kintsugi.v1.Acknowledgement\x12\x18\n\x10\x64urable_replicas\x18\x05 \x01(\r\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"i\n\nItemResult\x12*\n\x07outcome\x18\x01 \x01(\x0e\x32\x19.kintsugi.v1.WriteOutcome\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05\x66ound\x18\x03 \x01(\x08\x12\x0f\n\x07message\x18\x04 \x01(\t\"\\\n\rWriteResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.kintsugi.v1.ItemResult\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"N\n\x11\x42ulkUpsertRequest\x12\r\n\x05\x63hunk\x18\x01 \x01(\x04\x12*\n\x06upsert\x18\x02 \x01(\x0b\x32\x1a.kintsugi.v1.UpsertRequest\"Q\n\x12\x42ulkUpsertResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x04\x12,\n\x08response\x18\x02 \x01(\x0b\x32\x1a.kintsugi.v1.WriteResponse\"\x85\x01\n\nGetRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x03ids\x18\x02 \x03(\x0b\x32\x17.kintsugi.v1.DocumentId\x12+\n\x06\x66ields\x18\x03 \x01(\x0b\x32\x1b.kintsugi.v1.DocumentFields\x12\x10\n\x08\x61t_least\x18\x04 \x01(\x0c\"a\n\x0bGetResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.kintsugi.v1.Document\x12(\n\x07missing\x18\x02 \x03(\x0b\x32\x17.kintsugi.v1.DocumentId\"4\n\x0c\x43ountRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08\x61t_least\x18\x02 \x01(\x0c\"\x1e\n\rCountResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"\x85\x01\n\rScrollRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x12\n\npage_token\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\r\x12+\n\x06\x66ields\x18\x04 \x01(\x0b\x32\x1b.kintsugi.v1.DocumentFields\x12\x10\n\x08\x61t_least\x18\x05 \x01(\x0c\"S\n\x0eScrollResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.kintsugi.v1.Document\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\x0c*\x93\x01\n\x0eWriteCondition\x12\x1f\n\x1bWRITE_CONDITION_UNSPECIFIED\x10\x00\x12\x1f\n\x1bWRITE_CONDITION_INSERT_ONLY\x10\x01\x12\x1f\n\x1bWRITE_CONDITION_UPDATE_ONLY\x10\x02\x12\x1e\n\x1aWRITE_CONDITION_IF_VERSION\x10\x03*\x9d\x01\n\x0cWriteOutcome\x12\x1d\n\x19WRITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15WRITE_OUTCOME_APPLIED\x10\x01\x12\x19\n\x15WRITE_OUTCOME_REFUSED\x10\x02\x12\x1d\n\x19WRITE_OUTCOME_NOT_WRITTEN\x10\x03\x12\x19\n\x15WRITE_OUTCOME_UNKNOWN\x10\x04\x32\x9f\x03\n\tDocuments\x12@\n\x06Upsert\x12\x1a.kintsugi.v1.UpsertRequest\x1a\x1a.kintsugi.v1.WriteResponse\x12Q\n\nBulkUpsert\x12\x1e.kintsugi.v1.BulkUpsertRequest\x1a\x1f.kintsugi.v1.BulkUpsertResponse(\x01\x30\x01\x12@\n\x06\x44\x65lete\x12\x1a.kintsugi.v1.DeleteRequest\x1a\x1a.kintsugi.v1.WriteResponse\x12\x38\n\x03Get\x12\x17.kintsugi.v1.GetRequest\x1a\x18.kintsugi.v1.GetResponse\x12>\n\x05\x43ount\x12\x19.kintsugi.v1.CountRequest\x1a\x1a.kintsugi.v1.CountResponse\x12\x41\n\x06Scroll\x12\x1a.kintsugi.v1.ScrollRequest\x1a\x1b.kintsugi.v1.ScrollResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkintsugi/v1/documents.proto\x12\x0bkintsugi.v1\x1a\x19kintsugi/v1/filters.proto\x1a\x17kintsugi/v1/types.proto\"\xc2\x01\n\rDocumentWrite\x12#\n\x02id\x18\x01 \x01(\x0b\x32\x17.kintsugi.v1.DocumentId\x12\x17\n\nattributes\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04text\x18\x03 \x01(\tH\x01\x88\x01\x01\x12.\n\tcondition\x18\x04 \x01(\x0e\x32\x1b.kintsugi.v1.WriteCondition\x12\x18\n\x10\x65xpected_version\x18\x05 \x01(\x04\x42\r\n\x0b_attributesB\x07\n\x05_text\"\xe3\x01\n\rUpsertRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12-\n\tdocuments\x18\x02 \x03(\x0b\x32\x1a.kintsugi.v1.DocumentWrite\x12*\n\x07vectors\x18\x03 \x03(\x0b\x32\x19.kintsugi.v1.ModelVectors\x12\x35\n\x0f\x61\x63knowledgement\x18\x04 \x01(\x0e\x32\x1c.kintsugi.v1.Acknowledgement\x12\x18\n\x10\x64urable_replicas\x18\x05 \x01(\r\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\xc9\x01\n\rDeleteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x03ids\x18\x02 \x03(\x0b\x32\x17.kintsugi.v1.DocumentId\x12\x19\n\x11\x65xpected_versions\x18\x03 \x03(\x04\x12\x35\n\x0f\x61\x63knowledgement\x18\x04 \x01(\x0e\x32\x1c.kintsugi.v1.Acknowledgement\x12\x18\n\x10\x64urable_replicas\x18\x05 \x01(\r\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\xc2\x01\n\x15\x44\x65leteByFilterRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.kintsugi.v1.Filter\x12\r\n\x05limit\x18\x03 \x01(\r\x12\x35\n\x0f\x61\x63knowledgement\x18\x04 \x01(\x0e\x32\x1c.kintsugi.v1.Acknowledgement\x12\x18\n\x10\x64urable_replicas\x18\x05 \x01(\r\x12\x10\n\x08\x61t_least\x18\x06 \x01(\x0c\"W\n\x16\x44\x65leteByFilterResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x04\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05token\x18\x04 \x01(\x0c\"i\n\nItemResult\x12*\n\x07outcome\x18\x01 \x01(\x0e\x32\x19.kintsugi.v1.WriteOutcome\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\r\n\x05\x66ound\x18\x03 \x01(\x08\x12\x0f\n\x07message\x18\x04 \x01(\t\"\\\n\rWriteResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.kintsugi.v1.ItemResult\x12\r\n\x05token\x18\x02 \x01(\x0c\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"N\n\x11\x42ulkUpsertRequest\x12\r\n\x05\x63hunk\x18\x01 \x01(\x04\x12*\n\x06upsert\x18\x02 \x01(\x0b\x32\x1a.kintsugi.v1.UpsertRequest\"Q\n\x12\x42ulkUpsertResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x04\x12,\n\x08response\x18\x02 \x01(\x0b\x32\x1a.kintsugi.v1.WriteResponse\"\x85\x01\n\nGetRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x03ids\x18\x02 \x03(\x0b\x32\x17.kintsugi.v1.DocumentId\x12+\n\x06\x66ields\x18\x03 \x01(\x0b\x32\x1b.kintsugi.v1.DocumentFields\x12\x10\n\x08\x61t_least\x18\x04 \x01(\x0c\"a\n\x0bGetResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.kintsugi.v1.Document\x12(\n\x07missing\x18\x02 \x03(\x0b\x32\x17.kintsugi.v1.DocumentId\"Y\n\x0c\x43ountRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08\x61t_least\x18\x02 \x01(\x0c\x12#\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x13.kintsugi.v1.Filter\"\x1e\n\rCountResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"\x85\x01\n\rScrollRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x12\n\npage_token\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\r\x12+\n\x06\x66ields\x18\x04 \x01(\x0b\x32\x1b.kintsugi.v1.DocumentFields\x12\x10\n\x08\x61t_least\x18\x05 \x01(\x0c\"S\n\x0eScrollResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.kintsugi.v1.Document\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\x0c*\x93\x01\n\x0eWriteCondition\x12\x1f\n\x1bWRITE_CONDITION_UNSPECIFIED\x10\x00\x12\x1f\n\x1bWRITE_CONDITION_INSERT_ONLY\x10\x01\x12\x1f\n\x1bWRITE_CONDITION_UPDATE_ONLY\x10\x02\x12\x1e\n\x1aWRITE_CONDITION_IF_VERSION\x10\x03*\x9d\x01\n\x0cWriteOutcome\x12\x1d\n\x19WRITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15WRITE_OUTCOME_APPLIED\x10\x01\x12\x19\n\x15WRITE_OUTCOME_REFUSED\x10\x02\x12\x1d\n\x19WRITE_OUTCOME_NOT_WRITTEN\x10\x03\x12\x19\n\x15WRITE_OUTCOME_UNKNOWN\x10\x04\x32\xfa\x03\n\tDocuments\x12@\n\x06Upsert\x12\x1a.kintsugi.v1.UpsertRequest\x1a\x1a.kintsugi.v1.WriteResponse\x12Q\n\nBulkUpsert\x12\x1e.kintsugi.v1.BulkUpsertRequest\x1a\x1f.kintsugi.v1.BulkUpsertResponse(\x01\x30\x01\x12@\n\x06\x44\x65lete\x12\x1a.kintsugi.v1.DeleteRequest\x1a\x1a.kintsugi.v1.WriteResponse\x12Y\n\x0e\x44\x65leteByFilter\x12\".kintsugi.v1.DeleteByFilterRequest\x1a#.kintsugi.v1.DeleteByFilterResponse\x12\x38\n\x03Get\x12\x17.kintsugi.v1.GetRequest\x1a\x18.kintsugi.v1.GetResponse\x12>\n\x05\x43ount\x12\x19.kintsugi.v1.CountRequest\x1a\x1a.kintsugi.v1.CountResponse\x12\x41\n\x06Scroll\x12\x1a.kintsugi.v1.ScrollRequest\x1a\x1b.kintsugi.v1.ScrollResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kintsugi.v1.documents_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WRITECONDITION']._serialized_start=1607
-  _globals['_WRITECONDITION']._serialized_end=1754
-  _globals['_WRITEOUTCOME']._serialized_start=1757
-  _globals['_WRITEOUTCOME']._serialized_end=1914
-  _globals['_DOCUMENTWRITE']._serialized_start=70
-  _globals['_DOCUMENTWRITE']._serialized_end=264
-  _globals['_UPSERTREQUEST']._serialized_start=267
-  _globals['_UPSERTREQUEST']._serialized_end=494
-  _globals['_DELETEREQUEST']._serialized_start=497
-  _globals['_DELETEREQUEST']._serialized_end=698
-  _globals['_ITEMRESULT']._serialized_start=700
-  _globals['_ITEMRESULT']._serialized_end=805
-  _globals['_WRITERESPONSE']._serialized_start=807
-  _globals['_WRITERESPONSE']._serialized_end=899
-  _globals['_BULKUPSERTREQUEST']._serialized_start=901
-  _globals['_BULKUPSERTREQUEST']._serialized_end=979
-  _globals['_BULKUPSERTRESPONSE']._serialized_start=981
-  _globals['_BULKUPSERTRESPONSE']._serialized_end=1062
-  _globals['_GETREQUEST']._serialized_start=1065
-  _globals['_GETREQUEST']._serialized_end=1198
-  _globals['_GETRESPONSE']._serialized_start=1200
-  _globals['_GETRESPONSE']._serialized_end=1297
-  _globals['_COUNTREQUEST']._serialized_start=1299
-  _globals['_COUNTREQUEST']._serialized_end=1351
-  _globals['_COUNTRESPONSE']._serialized_start=1353
-  _globals['_COUNTRESPONSE']._serialized_end=1383
-  _globals['_SCROLLREQUEST']._serialized_start=1386
-  _globals['_SCROLLREQUEST']._serialized_end=1519
-  _globals['_SCROLLRESPONSE']._serialized_start=1521
-  _globals['_SCROLLRESPONSE']._serialized_end=1604
-  _globals['_DOCUMENTS']._serialized_start=1917
-  _globals['_DOCUMENTS']._serialized_end=2332
+  _globals['_WRITECONDITION']._serialized_start=1957
+  _globals['_WRITECONDITION']._serialized_end=2104
+  _globals['_WRITEOUTCOME']._serialized_start=2107
+  _globals['_WRITEOUTCOME']._serialized_end=2264
+  _globals['_DOCUMENTWRITE']._serialized_start=97
+  _globals['_DOCUMENTWRITE']._serialized_end=291
+  _globals['_UPSERTREQUEST']._serialized_start=294
+  _globals['_UPSERTREQUEST']._serialized_end=521
+  _globals['_DELETEREQUEST']._serialized_start=524
+  _globals['_DELETEREQUEST']._serialized_end=725
+  _globals['_DELETEBYFILTERREQUEST']._serialized_start=728
+  _globals['_DELETEBYFILTERREQUEST']._serialized_end=922
+  _globals['_DELETEBYFILTERRESPONSE']._serialized_start=924
+  _globals['_DELETEBYFILTERRESPONSE']._serialized_end=1011
+  _globals['_ITEMRESULT']._serialized_start=1013
+  _globals['_ITEMRESULT']._serialized_end=1118
+  _globals['_WRITERESPONSE']._serialized_start=1120
+  _globals['_WRITERESPONSE']._serialized_end=1212
+  _globals['_BULKUPSERTREQUEST']._serialized_start=1214
+  _globals['_BULKUPSERTREQUEST']._serialized_end=1292
+  _globals['_BULKUPSERTRESPONSE']._serialized_start=1294
+  _globals['_BULKUPSERTRESPONSE']._serialized_end=1375
+  _globals['_GETREQUEST']._serialized_start=1378
+  _globals['_GETREQUEST']._serialized_end=1511
+  _globals['_GETRESPONSE']._serialized_start=1513
+  _globals['_GETRESPONSE']._serialized_end=1610
+  _globals['_COUNTREQUEST']._serialized_start=1612
+  _globals['_COUNTREQUEST']._serialized_end=1701
+  _globals['_COUNTRESPONSE']._serialized_start=1703
+  _globals['_COUNTRESPONSE']._serialized_end=1733
+  _globals['_SCROLLREQUEST']._serialized_start=1736
+  _globals['_SCROLLREQUEST']._serialized_end=1869
+  _globals['_SCROLLRESPONSE']._serialized_start=1871
+  _globals['_SCROLLRESPONSE']._serialized_end=1954
+  _globals['_DOCUMENTS']._serialized_start=2267
+  _globals['_DOCUMENTS']._serialized_end=2773
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from kintsugi.v1 import filters_pb2 as _filters_pb2
 from kintsugi.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -230,6 +231,84 @@ class DeleteRequest(_message.Message):
 Global___DeleteRequest: _TypeAlias = DeleteRequest  # noqa: Y015
 
 @_typing.final
+class DeleteByFilterRequest(_message.Message):
+    """Which documents to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGEMENT_FIELD_NUMBER: _builtins.int
+    DURABLE_REPLICAS_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The name of a collection."""
+    limit: _builtins.int
+    """The most documents to delete by this call, 1 to 100000. If not set: 10000."""
+    acknowledgement: _types_pb2.Acknowledgement.ValueType
+    """When to answer. If not set: DURABLE. LOGGED is refused with INVALID_ARGUMENT: every delete has a condition."""
+    durable_replicas: _builtins.int
+    """As in UpsertRequest. If not set: 1."""
+    at_least: _builtins.bytes
+    """A token of a write that must be seen when the filter is evaluated. If not set: whatever the answering replicas hold."""
+    @_builtins.property
+    def filter(self) -> _filters_pb2.Filter:
+        """Required."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        filter: _filters_pb2.Filter | None = ...,
+        limit: _builtins.int = ...,
+        acknowledgement: _types_pb2.Acknowledgement.ValueType = ...,
+        durable_replicas: _builtins.int = ...,
+        at_least: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "at_least", b"at_least", "collection", b"collection", "durable_replicas", b"durable_replicas", "filter", b"filter", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteByFilterRequest: _TypeAlias = DeleteByFilterRequest  # noqa: Y015
+
+@_typing.final
+class DeleteByFilterResponse(_message.Message):
+    """What was deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    deleted: _builtins.int
+    """The documents deleted."""
+    changed: _builtins.int
+    """Documents that fulfilled the filter but were rewritten or deleted by somebody else meanwhile. Left alone."""
+    more: _builtins.bool
+    """Whether the limit cut the call short: documents that fulfil the filter may be left."""
+    token: _builtins.bytes
+    """Opaque. A search or read given it as `at_least` sees these deletes."""
+    def __init__(
+        self,
+        *,
+        deleted: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        more: _builtins.bool = ...,
+        token: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "deleted", b"deleted", "more", b"more", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteByFilterResponse: _TypeAlias = DeleteByFilterResponse  # noqa: Y015
+
+@_typing.final
 class ItemResult(_message.Message):
     """What became of one item of a write."""
 
@@ -427,19 +506,25 @@ class CountRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     AT_LEAST_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The name of a collection."""
     at_least: _builtins.bytes
     """A token of a write that must be counted. If not set: whatever the answering replicas hold."""
+    @_builtins.property
+    def filter(self) -> _filters_pb2.Filter:
+        """Counts only the documents that fulfil it. If not set: all."""
+
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         at_least: _builtins.bytes = ...,
+        filter: _filters_pb2.Filter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "collection", b"collection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "collection", b"collection", "filter", b"filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -453,7 +538,7 @@ class CountResponse(_message.Message):
 
     COUNT_FIELD_NUMBER: _builtins.int
     count: _builtins.int
-    """All documents of the collection."""
+    """All documents of the collection, or all that fulfil the filter."""
     def __init__(
         self,
         *,

@@ -59,6 +59,11 @@ class DocumentsStub:
                 request_serializer=kintsugi_dot_v1_dot_documents__pb2.DeleteRequest.SerializeToString,
                 response_deserializer=kintsugi_dot_v1_dot_documents__pb2.WriteResponse.FromString,
                 _registered_method=True)
+        self.DeleteByFilter = channel.unary_unary(
+                '/kintsugi.v1.Documents/DeleteByFilter',
+                request_serializer=kintsugi_dot_v1_dot_documents__pb2.DeleteByFilterRequest.SerializeToString,
+                response_deserializer=kintsugi_dot_v1_dot_documents__pb2.DeleteByFilterResponse.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/kintsugi.v1.Documents/Get',
                 request_serializer=kintsugi_dot_v1_dot_documents__pb2.GetRequest.SerializeToString,
@@ -114,6 +119,16 @@ class DocumentsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteByFilter(self, request, context):
+        """Deletes documents that fulfil a filter, up to a limit per call: call it until `more` is false. Each is deleted only in
+        the version that was found to fulfil the filter. Reads every shard, or fails: never acts on a part of the collection.
+        Idempotent in effect. UNAVAILABLE (a shard cannot answer, or the log cannot be written: what was deleted before
+        stays deleted). Status codes: those of the service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Get(self, request, context):
         """Reads documents by id. Read-only. INVALID_ARGUMENT, NOT_FOUND (the collection), UNAVAILABLE (a shard cannot
         answer), ABORTED (recovery discarded the write that `at_least` names).
@@ -156,6 +171,11 @@ def add_DocumentsServicer_to_server(servicer, server):
                     servicer.Delete,
                     request_deserializer=kintsugi_dot_v1_dot_documents__pb2.DeleteRequest.FromString,
                     response_serializer=kintsugi_dot_v1_dot_documents__pb2.WriteResponse.SerializeToString,
+            ),
+            'DeleteByFilter': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteByFilter,
+                    request_deserializer=kintsugi_dot_v1_dot_documents__pb2.DeleteByFilterRequest.FromString,
+                    response_serializer=kintsugi_dot_v1_dot_documents__pb2.DeleteByFilterResponse.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -264,6 +284,33 @@ class Documents:
             '/kintsugi.v1.Documents/Delete',
             kintsugi_dot_v1_dot_documents__pb2.DeleteRequest.SerializeToString,
             kintsugi_dot_v1_dot_documents__pb2.WriteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteByFilter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kintsugi.v1.Documents/DeleteByFilter',
+            kintsugi_dot_v1_dot_documents__pb2.DeleteByFilterRequest.SerializeToString,
+            kintsugi_dot_v1_dot_documents__pb2.DeleteByFilterResponse.FromString,
             options,
             channel_credentials,
             insecure,

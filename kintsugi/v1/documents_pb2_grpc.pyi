@@ -56,6 +56,12 @@ class DocumentsStub:
     """Deletes documents by id. Deleting what is not there is not an error: its result says found = false.
     Idempotent. Status codes: those of the service.
     """
+    DeleteByFilter: _grpc.UnaryUnaryMultiCallable[_documents_pb2.DeleteByFilterRequest, _documents_pb2.DeleteByFilterResponse]
+    """Deletes documents that fulfil a filter, up to a limit per call: call it until `more` is false. Each is deleted only in
+    the version that was found to fulfil the filter. Reads every shard, or fails: never acts on a part of the collection.
+    Idempotent in effect. UNAVAILABLE (a shard cannot answer, or the log cannot be written: what was deleted before
+    stays deleted). Status codes: those of the service.
+    """
     Get: _grpc.UnaryUnaryMultiCallable[_documents_pb2.GetRequest, _documents_pb2.GetResponse]
     """Reads documents by id. Read-only. INVALID_ARGUMENT, NOT_FOUND (the collection), UNAVAILABLE (a shard cannot
     answer), ABORTED (recovery discarded the write that `at_least` names).
@@ -97,6 +103,12 @@ class DocumentsAsyncStub(DocumentsStub):
     Delete: _aio.UnaryUnaryMultiCallable[_documents_pb2.DeleteRequest, _documents_pb2.WriteResponse]  # type: ignore[assignment]
     """Deletes documents by id. Deleting what is not there is not an error: its result says found = false.
     Idempotent. Status codes: those of the service.
+    """
+    DeleteByFilter: _aio.UnaryUnaryMultiCallable[_documents_pb2.DeleteByFilterRequest, _documents_pb2.DeleteByFilterResponse]  # type: ignore[assignment]
+    """Deletes documents that fulfil a filter, up to a limit per call: call it until `more` is false. Each is deleted only in
+    the version that was found to fulfil the filter. Reads every shard, or fails: never acts on a part of the collection.
+    Idempotent in effect. UNAVAILABLE (a shard cannot answer, or the log cannot be written: what was deleted before
+    stays deleted). Status codes: those of the service.
     """
     Get: _aio.UnaryUnaryMultiCallable[_documents_pb2.GetRequest, _documents_pb2.GetResponse]  # type: ignore[assignment]
     """Reads documents by id. Read-only. INVALID_ARGUMENT, NOT_FOUND (the collection), UNAVAILABLE (a shard cannot
@@ -154,6 +166,18 @@ class DocumentsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_documents_pb2.WriteResponse, _abc.Awaitable[_documents_pb2.WriteResponse]]:
         """Deletes documents by id. Deleting what is not there is not an error: its result says found = false.
         Idempotent. Status codes: those of the service.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteByFilter(
+        self,
+        request: _documents_pb2.DeleteByFilterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_documents_pb2.DeleteByFilterResponse, _abc.Awaitable[_documents_pb2.DeleteByFilterResponse]]:
+        """Deletes documents that fulfil a filter, up to a limit per call: call it until `more` is false. Each is deleted only in
+        the version that was found to fulfil the filter. Reads every shard, or fails: never acts on a part of the collection.
+        Idempotent in effect. UNAVAILABLE (a shard cannot answer, or the log cannot be written: what was deleted before
+        stays deleted). Status codes: those of the service.
         """
 
     @_abc_1.abstractmethod

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from kintsugi.v1 import filters_pb2 as _filters_pb2
 from kintsugi.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -89,8 +90,12 @@ class SearchOptions(_message.Message):
     MIN_COVERAGE_FIELD_NUMBER: _builtins.int
     AT_LEAST_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    MIN_SCORE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
     k: _builtins.int
-    """The hits wanted per query, 1 to 1000. If not set: 10."""
+    """The hits wanted per query, 1 to 1000, or the groups wanted with group_by. If not set: 10."""
     exact: _builtins.bool
     """Compare with every document instead of using the index. Slow and exact. If not set: false."""
     oversampling: _builtins.float
@@ -103,9 +108,21 @@ class SearchOptions(_message.Message):
     """
     at_least: _builtins.bytes
     """A token of a write that must be seen. The search waits for it within its deadline. If not set: no wait."""
+    min_score: _builtins.float
+    """Only hits of at least this score are returned; finite. If not set: all."""
+    offset: _builtins.int
+    """The best hits to skip, for pages: offset + k is at most 1000. Must be 0 with group_by. If not set: 0."""
     @_builtins.property
     def fields(self) -> _types_pb2.DocumentFields:
         """What to return beside id, score and version. If not set: nothing. Vectors cannot be asked for."""
+
+    @_builtins.property
+    def filter(self) -> _filters_pb2.Filter:
+        """Only documents that fulfil it are found: k of them whenever k exist. If not set: all documents."""
+
+    @_builtins.property
+    def group_by(self) -> Global___GroupBy:
+        """Return the best hits of the k best groups instead of the k best hits. If not set: no groups."""
 
     def __init__(
         self,
@@ -116,14 +133,48 @@ class SearchOptions(_message.Message):
         min_coverage: _builtins.float = ...,
         at_least: _builtins.bytes = ...,
         fields: _types_pb2.DocumentFields | None = ...,
+        filter: _filters_pb2.Filter | None = ...,
+        min_score: _builtins.float | None = ...,
+        offset: _builtins.int = ...,
+        group_by: Global___GroupBy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "min_score", b"min_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "exact", b"exact", "fields", b"fields", "k", b"k", "min_coverage", b"min_coverage", "oversampling", b"oversampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "exact", b"exact", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "k", b"k", "min_coverage", b"min_coverage", "min_score", b"min_score", "offset", b"offset", "oversampling", b"oversampling"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
+    _WhichOneofArgType__min_score: _TypeAlias = _typing.Literal["_min_score", b"_min_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_score) -> _WhichOneofReturnType__min_score | None: ...
+
+Global___SearchOptions: _TypeAlias = SearchOptions  # noqa: Y015
+
+@_typing.final
+class GroupBy(_message.Message):
+    """Groups hits by the value of an attribute. A group is as good as its best hit. Documents whose attribute is absent, or is
+    neither a string, a number nor a boolean, belong to no group and are not returned.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """Required. Named as in a Filter."""
+    size: _builtins.int
+    """The hits wanted per group, 1 to 100; k x size is at most 1000. If not set: 1."""
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SearchOptions: _TypeAlias = SearchOptions  # noqa: Y015
+Global___GroupBy: _TypeAlias = GroupBy  # noqa: Y015
 
 @_typing.final
 class SearchRequest(_message.Message):
@@ -171,6 +222,7 @@ class Hit(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """The exact score under the collection's metric; higher is better."""
     version: _builtins.int
@@ -185,6 +237,10 @@ class Hit(_message.Message):
     def id(self) -> _types_pb2.DocumentId:
         """The document."""
 
+    @_builtins.property
+    def group(self) -> _filters_pb2.AttributeValue:
+        """The group it belongs to. Set with group_by only."""
+
     def __init__(
         self,
         *,
@@ -194,10 +250,11 @@ class Hit(_message.Message):
         model: _builtins.str = ...,
         attributes: _builtins.str = ...,
         text: _builtins.str = ...,
+        group: _filters_pb2.AttributeValue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "id", b"id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "id", b"id", "model", b"model", "score", b"score", "text", b"text", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "group", b"group", "id", b"id", "model", b"model", "score", b"score", "text", b"text", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -213,7 +270,9 @@ class SearchResponse(_message.Message):
     COVERAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
-        """Best first; equal scores in the order of ids. At most k."""
+        """Best first; equal scores in the order of ids. At most k; with group_by, at most k groups one after the other, the best
+        first, each with its hits best first.
+        """
 
     @_builtins.property
     def coverage(self) -> _types_pb2.Coverage:
@@ -281,6 +340,7 @@ class SearchBatchResponse(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     COVERAGE_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     scores: _builtins.bytes
     """Their scores: little-endian binary64, 8 bytes each."""
     versions: _builtins.bytes
@@ -307,6 +367,10 @@ class SearchBatchResponse(_message.Message):
     def coverage(self) -> _types_pb2.Coverage:
         """What was really searched, the same for all queries."""
 
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[_filters_pb2.AttributeValue]:
+        """Their groups, one per hit. Empty without group_by."""
+
     def __init__(
         self,
         *,
@@ -318,10 +382,11 @@ class SearchBatchResponse(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         model: _builtins.str = ...,
         coverage: _types_pb2.Coverage | None = ...,
+        groups: _abc.Iterable[_filters_pb2.AttributeValue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "ids", b"ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "counts", b"counts", "coverage", b"coverage", "ids", b"ids", "model", b"model", "scores", b"scores", "texts", b"texts", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "counts", b"counts", "coverage", b"coverage", "groups", b"groups", "ids", b"ids", "model", b"model", "scores", b"scores", "texts", b"texts", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

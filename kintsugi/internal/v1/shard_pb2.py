@@ -23,64 +23,74 @@ _sym_db = _symbol_database.Default()
 
 
 from kintsugi.v1 import cluster_pb2 as kintsugi_dot_v1_dot_cluster__pb2
+from kintsugi.v1 import filters_pb2 as kintsugi_dot_v1_dot_filters__pb2
+from kintsugi.v1 import search_pb2 as kintsugi_dot_v1_dot_search__pb2
 from kintsugi.v1 import types_pb2 as kintsugi_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n kintsugi/internal/v1/shard.proto\x12\x14kintsugi.internal.v1\x1a\x19kintsugi/v1/cluster.proto\x1a\x17kintsugi/v1/types.proto\"3\n\nReplicaRef\x12\x16\n\x0e\x63ollection_uid\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\"6\n\x08Position\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"\xa0\x02\n\x12ShardSearchRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07queries\x18\x03 \x01(\x0c\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\t\n\x01k\x18\x05 \x01(\r\x12\r\n\x05\x65xact\x18\x06 \x01(\x08\x12\x14\n\x0coversampling\x18\x07 \x01(\x02\x12\x30\n\x08\x61t_least\x18\x08 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\x12+\n\x06\x66ields\x18\t \x01(\x0b\x32\x1b.kintsugi.v1.DocumentFields\x12\x19\n\x11registry_revision\x18\n \x01(\x04\"\xd7\x01\n\x13ShardSearchResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\r\x12\"\n\x03ids\x18\x02 \x01(\x0b\x32\x15.kintsugi.v1.IdColumn\x12\x0e\n\x06scores\x18\x03 \x01(\x0c\x12\x10\n\x08versions\x18\x04 \x01(\x0c\x12\x12\n\nattributes\x18\x05 \x03(\t\x12\r\n\x05texts\x18\x06 \x03(\t\x12\x11\n\tdocuments\x18\x07 \x01(\x04\x12\x1d\n\x15\x64ocuments_with_vector\x18\x08 \x01(\x04\x12\x15\n\rindex_version\x18\t \x01(\r\"\x9e\x01\n\x0c\x41waitRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\x30\n\x08position\x18\x02 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\x12\x12\n\nsearchable\x18\x03 \x01(\x08\x12\x15\n\routcomes_from\x18\x04 \x01(\x04\"X\n\rAwaitResponse\x12\x35\n\x08outcomes\x18\x01 \x03(\x0e\x32#.kintsugi.internal.v1.RecordOutcome\x12\x10\n\x08versions\x18\x02 \x03(\x04\"\xcb\x01\n\x13GetDocumentsRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\"\n\x03ids\x18\x02 \x01(\x0b\x32\x15.kintsugi.v1.IdColumn\x12+\n\x06\x66ields\x18\x03 \x01(\x0b\x32\x1b.kintsugi.v1.DocumentFields\x12\x30\n\x08\x61t_least\x18\x04 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\"@\n\x14GetDocumentsResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.kintsugi.v1.Document\"|\n\x15\x43ountDocumentsRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\x30\n\x08\x61t_least\x18\x02 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\"\'\n\x16\x43ountDocumentsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"\xc8\x01\n\x16ScrollDocumentsRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\r\x12+\n\x06\x66ields\x18\x04 \x01(\x0b\x32\x1b.kintsugi.v1.DocumentFields\x12\x30\n\x08\x61t_least\x18\x05 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\"Q\n\x17ScrollDocumentsResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.kintsugi.v1.Document\x12\x0c\n\x04more\x18\x02 \x01(\x08\"o\n\x12GetPositionRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\x13\n\x0b\x66\x65nce_epoch\x18\x02 \x01(\x04\x12\x11\n\tdigest_at\x18\x03 \x01(\x04\"\xd5\x01\n\x13GetPositionResponse\x12/\n\x07\x64urable\x18\x01 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\x12\x16\n\x0esearchable_seq\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x1c\n\x14registry_incarnation\x18\x04 \x01(\x04\x12\x19\n\x11registry_revision\x18\x05 \x01(\x04\x12\x16\n\x0etail_first_seq\x18\x06 \x01(\x04\x12\x14\n\x0c\x66\x65nced_epoch\x18\x07 \x01(\x04\"f\n\x0fReadTailRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\x10\n\x08\x66rom_seq\x18\x02 \x01(\x04\x12\x0e\n\x06to_seq\x18\x03 \x01(\x04\":\n\nTailRecord\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"D\n\x0fSnapshotRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\"B\n\rSnapshotChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\"\x14\n\x12GetRegistryRequest\"\'\n\x13GetRegistryResponse\x12\x10\n\x08snapshot\x18\x01 \x01(\x0c\"\x18\n\x16GetServerStatusRequest\"\xb8\x01\n\x17GetServerStatusResponse\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x11\n\tlifecycle\x18\x02 \x01(\t\x12\x16\n\x0eresident_bytes\x18\x03 \x01(\x04\x12\x35\n\x08replicas\x18\x04 \x03(\x0b\x32#.kintsugi.internal.v1.HostedReplica\x12+\n\x07machine\x18\x05 \x01(\x0b\x32\x1a.kintsugi.v1.MachineStatus\"\x80\x01\n\rHostedReplica\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12*\n\x06status\x18\x02 \x01(\x0b\x32\x1a.kintsugi.v1.ReplicaStatus\x12\x10\n\x08recovery\x18\x03 \x01(\t*\xe2\x01\n\rRecordOutcome\x12\x1e\n\x1aRECORD_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16RECORD_OUTCOME_APPLIED\x10\x01\x12\x1c\n\x18RECORD_OUTCOME_NOT_THERE\x10\x02\x12\x19\n\x15RECORD_OUTCOME_EXISTS\x10\x03\x12\x1a\n\x16RECORD_OUTCOME_MISSING\x10\x04\x12\"\n\x1eRECORD_OUTCOME_VERSION_DIFFERS\x10\x05\x12\x1c\n\x18RECORD_OUTCOME_FORGOTTEN\x10\x06\x32\xe5\x07\n\x05Shard\x12]\n\x06Search\x12(.kintsugi.internal.v1.ShardSearchRequest\x1a).kintsugi.internal.v1.ShardSearchResponse\x12P\n\x05\x41wait\x12\".kintsugi.internal.v1.AwaitRequest\x1a#.kintsugi.internal.v1.AwaitResponse\x12\x65\n\x0cGetDocuments\x12).kintsugi.internal.v1.GetDocumentsRequest\x1a*.kintsugi.internal.v1.GetDocumentsResponse\x12k\n\x0e\x43ountDocuments\x12+.kintsugi.internal.v1.CountDocumentsRequest\x1a,.kintsugi.internal.v1.CountDocumentsResponse\x12n\n\x0fScrollDocuments\x12,.kintsugi.internal.v1.ScrollDocumentsRequest\x1a-.kintsugi.internal.v1.ScrollDocumentsResponse\x12\x62\n\x0bGetPosition\x12(.kintsugi.internal.v1.GetPositionRequest\x1a).kintsugi.internal.v1.GetPositionResponse\x12U\n\x08ReadTail\x12%.kintsugi.internal.v1.ReadTailRequest\x1a .kintsugi.internal.v1.TailRecord0\x01\x12X\n\x08Snapshot\x12%.kintsugi.internal.v1.SnapshotRequest\x1a#.kintsugi.internal.v1.SnapshotChunk0\x01\x12\x62\n\x0bGetRegistry\x12(.kintsugi.internal.v1.GetRegistryRequest\x1a).kintsugi.internal.v1.GetRegistryResponse\x12n\n\x0fGetServerStatus\x12,.kintsugi.internal.v1.GetServerStatusRequest\x1a-.kintsugi.internal.v1.GetServerStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n kintsugi/internal/v1/shard.proto\x12\x14kintsugi.internal.v1\x1a\x19kintsugi/v1/cluster.proto\x1a\x19kintsugi/v1/filters.proto\x1a\x18kintsugi/v1/search.proto\x1a\x17kintsugi/v1/types.proto\"3\n\nReplicaRef\x12\x16\n\x0e\x63ollection_uid\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\"6\n\x08Position\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03seq\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"\x93\x03\n\x12ShardSearchRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07queries\x18\x03 \x01(\x0c\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\t\n\x01k\x18\x05 \x01(\r\x12\r\n\x05\x65xact\x18\x06 \x01(\x08\x12\x14\n\x0coversampling\x18\x07 \x01(\x02\x12\x30\n\x08\x61t_least\x18\x08 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\x12+\n\x06\x66ields\x18\t \x01(\x0b\x32\x1b.kintsugi.v1.DocumentFields\x12\x19\n\x11registry_revision\x18\n \x01(\x04\x12#\n\x06\x66ilter\x18\x0b \x01(\x0b\x32\x13.kintsugi.v1.Filter\x12\x16\n\tmin_score\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12&\n\x08group_by\x18\r \x01(\x0b\x32\x14.kintsugi.v1.GroupByB\x0c\n\n_min_score\"\x84\x02\n\x13ShardSearchResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\r\x12\"\n\x03ids\x18\x02 \x01(\x0b\x32\x15.kintsugi.v1.IdColumn\x12\x0e\n\x06scores\x18\x03 \x01(\x0c\x12\x10\n\x08versions\x18\x04 \x01(\x0c\x12\x12\n\nattributes\x18\x05 \x03(\t\x12\r\n\x05texts\x18\x06 \x03(\t\x12\x11\n\tdocuments\x18\x07 \x01(\x04\x12\x1d\n\x15\x64ocuments_with_vector\x18\x08 \x01(\x04\x12\x15\n\rindex_version\x18\t \x01(\r\x12+\n\x06groups\x18\n \x03(\x0b\x32\x1b.kintsugi.v1.AttributeValue\"\x9e\x01\n\x0c\x41waitRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\x30\n\x08position\x18\x02 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\x12\x12\n\nsearchable\x18\x03 \x01(\x08\x12\x15\n\routcomes_from\x18\x04 \x01(\x04\"X\n\rAwaitResponse\x12\x35\n\x08outcomes\x18\x01 \x03(\x0e\x32#.kintsugi.internal.v1.RecordOutcome\x12\x10\n\x08versions\x18\x02 \x03(\x04\"\xcb\x01\n\x13GetDocumentsRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\"\n\x03ids\x18\x02 \x01(\x0b\x32\x15.kintsugi.v1.IdColumn\x12+\n\x06\x66ields\x18\x03 \x01(\x0b\x32\x1b.kintsugi.v1.DocumentFields\x12\x30\n\x08\x61t_least\x18\x04 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\"@\n\x14GetDocumentsResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.kintsugi.v1.Document\"\xa1\x01\n\x15\x43ountDocumentsRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\x30\n\x08\x61t_least\x18\x02 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\x12#\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x13.kintsugi.v1.Filter\"\xc3\x01\n\x15MatchDocumentsRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12#\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x13.kintsugi.v1.Filter\x12\x11\n\tafter_row\x18\x03 \x01(\x04\x12\r\n\x05limit\x18\x04 \x01(\r\x12\x30\n\x08\x61t_least\x18\x05 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\"n\n\x16MatchDocumentsResponse\x12\"\n\x03ids\x18\x01 \x01(\x0b\x32\x15.kintsugi.v1.IdColumn\x12\x10\n\x08versions\x18\x02 \x01(\x0c\x12\x10\n\x08last_row\x18\x03 \x01(\x04\x12\x0c\n\x04more\x18\x04 \x01(\x08\"e\n\x14VerifyReplicaRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\x0f\n\x07queries\x18\x02 \x01(\r\x12\t\n\x01k\x18\x03 \x01(\r\"\xbe\x01\n\x15VerifyReplicaResponse\x12\x30\n\x08position\x18\x01 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\x12\x16\n\x0e\x63ontent_digest\x18\x02 \x01(\x0c\x12\x11\n\tdocuments\x18\x03 \x01(\x04\x12\x15\n\rindex_version\x18\x04 \x01(\r\x12\x10\n\x08\x65ncoding\x18\x05 \x01(\t\x12\x0f\n\x07queries\x18\x06 \x01(\r\x12\x0e\n\x06recall\x18\x07 \x01(\x01\"\'\n\x16\x43ountDocumentsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"\xc8\x01\n\x16ScrollDocumentsRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\r\x12+\n\x06\x66ields\x18\x04 \x01(\x0b\x32\x1b.kintsugi.v1.DocumentFields\x12\x30\n\x08\x61t_least\x18\x05 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\"Q\n\x17ScrollDocumentsResponse\x12(\n\tdocuments\x18\x01 \x03(\x0b\x32\x15.kintsugi.v1.Document\x12\x0c\n\x04more\x18\x02 \x01(\x08\"o\n\x12GetPositionRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\x13\n\x0b\x66\x65nce_epoch\x18\x02 \x01(\x04\x12\x11\n\tdigest_at\x18\x03 \x01(\x04\"\xd5\x01\n\x13GetPositionResponse\x12/\n\x07\x64urable\x18\x01 \x01(\x0b\x32\x1e.kintsugi.internal.v1.Position\x12\x16\n\x0esearchable_seq\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x1c\n\x14registry_incarnation\x18\x04 \x01(\x04\x12\x19\n\x11registry_revision\x18\x05 \x01(\x04\x12\x16\n\x0etail_first_seq\x18\x06 \x01(\x04\x12\x14\n\x0c\x66\x65nced_epoch\x18\x07 \x01(\x04\"f\n\x0fReadTailRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12\x10\n\x08\x66rom_seq\x18\x02 \x01(\x04\x12\x0e\n\x06to_seq\x18\x03 \x01(\x04\":\n\nTailRecord\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"D\n\x0fSnapshotRequest\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\"B\n\rSnapshotChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\"\x14\n\x12GetRegistryRequest\"\'\n\x13GetRegistryResponse\x12\x10\n\x08snapshot\x18\x01 \x01(\x0c\"\x18\n\x16GetServerStatusRequest\"\xb8\x01\n\x17GetServerStatusResponse\x12\x0e\n\x06member\x18\x01 \x01(\t\x12\x11\n\tlifecycle\x18\x02 \x01(\t\x12\x16\n\x0eresident_bytes\x18\x03 \x01(\x04\x12\x35\n\x08replicas\x18\x04 \x03(\x0b\x32#.kintsugi.internal.v1.HostedReplica\x12+\n\x07machine\x18\x05 \x01(\x0b\x32\x1a.kintsugi.v1.MachineStatus\"\x80\x01\n\rHostedReplica\x12\x31\n\x07replica\x18\x01 \x01(\x0b\x32 .kintsugi.internal.v1.ReplicaRef\x12*\n\x06status\x18\x02 \x01(\x0b\x32\x1a.kintsugi.v1.ReplicaStatus\x12\x10\n\x08recovery\x18\x03 \x01(\t*\xe2\x01\n\rRecordOutcome\x12\x1e\n\x1aRECORD_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16RECORD_OUTCOME_APPLIED\x10\x01\x12\x1c\n\x18RECORD_OUTCOME_NOT_THERE\x10\x02\x12\x19\n\x15RECORD_OUTCOME_EXISTS\x10\x03\x12\x1a\n\x16RECORD_OUTCOME_MISSING\x10\x04\x12\"\n\x1eRECORD_OUTCOME_VERSION_DIFFERS\x10\x05\x12\x1c\n\x18RECORD_OUTCOME_FORGOTTEN\x10\x06\x32\xbc\t\n\x05Shard\x12]\n\x06Search\x12(.kintsugi.internal.v1.ShardSearchRequest\x1a).kintsugi.internal.v1.ShardSearchResponse\x12P\n\x05\x41wait\x12\".kintsugi.internal.v1.AwaitRequest\x1a#.kintsugi.internal.v1.AwaitResponse\x12\x65\n\x0cGetDocuments\x12).kintsugi.internal.v1.GetDocumentsRequest\x1a*.kintsugi.internal.v1.GetDocumentsResponse\x12k\n\x0e\x43ountDocuments\x12+.kintsugi.internal.v1.CountDocumentsRequest\x1a,.kintsugi.internal.v1.CountDocumentsResponse\x12n\n\x0fScrollDocuments\x12,.kintsugi.internal.v1.ScrollDocumentsRequest\x1a-.kintsugi.internal.v1.ScrollDocumentsResponse\x12k\n\x0eMatchDocuments\x12+.kintsugi.internal.v1.MatchDocumentsRequest\x1a,.kintsugi.internal.v1.MatchDocumentsResponse\x12h\n\rVerifyReplica\x12*.kintsugi.internal.v1.VerifyReplicaRequest\x1a+.kintsugi.internal.v1.VerifyReplicaResponse\x12\x62\n\x0bGetPosition\x12(.kintsugi.internal.v1.GetPositionRequest\x1a).kintsugi.internal.v1.GetPositionResponse\x12U\n\x08ReadTail\x12%.kintsugi.internal.v1.ReadTailRequest\x1a .kintsugi.internal.v1.TailRecord0\x01\x12X\n\x08Snapshot\x12%.kintsugi.internal.v1.SnapshotRequest\x1a#.kintsugi.internal.v1.SnapshotChunk0\x01\x12\x62\n\x0bGetRegistry\x12(.kintsugi.internal.v1.GetRegistryRequest\x1a).kintsugi.internal.v1.GetRegistryResponse\x12n\n\x0fGetServerStatus\x12,.kintsugi.internal.v1.GetServerStatusRequest\x1a-.kintsugi.internal.v1.GetServerStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kintsugi.internal.v1.shard_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RECORDOUTCOME']._serialized_start=2743
-  _globals['_RECORDOUTCOME']._serialized_end=2969
-  _globals['_REPLICAREF']._serialized_start=110
-  _globals['_REPLICAREF']._serialized_end=161
-  _globals['_POSITION']._serialized_start=163
-  _globals['_POSITION']._serialized_end=217
-  _globals['_SHARDSEARCHREQUEST']._serialized_start=220
-  _globals['_SHARDSEARCHREQUEST']._serialized_end=508
-  _globals['_SHARDSEARCHRESPONSE']._serialized_start=511
-  _globals['_SHARDSEARCHRESPONSE']._serialized_end=726
-  _globals['_AWAITREQUEST']._serialized_start=729
-  _globals['_AWAITREQUEST']._serialized_end=887
-  _globals['_AWAITRESPONSE']._serialized_start=889
-  _globals['_AWAITRESPONSE']._serialized_end=977
-  _globals['_GETDOCUMENTSREQUEST']._serialized_start=980
-  _globals['_GETDOCUMENTSREQUEST']._serialized_end=1183
-  _globals['_GETDOCUMENTSRESPONSE']._serialized_start=1185
-  _globals['_GETDOCUMENTSRESPONSE']._serialized_end=1249
-  _globals['_COUNTDOCUMENTSREQUEST']._serialized_start=1251
-  _globals['_COUNTDOCUMENTSREQUEST']._serialized_end=1375
-  _globals['_COUNTDOCUMENTSRESPONSE']._serialized_start=1377
-  _globals['_COUNTDOCUMENTSRESPONSE']._serialized_end=1416
-  _globals['_SCROLLDOCUMENTSREQUEST']._serialized_start=1419
-  _globals['_SCROLLDOCUMENTSREQUEST']._serialized_end=1619
-  _globals['_SCROLLDOCUMENTSRESPONSE']._serialized_start=1621
-  _globals['_SCROLLDOCUMENTSRESPONSE']._serialized_end=1702
-  _globals['_GETPOSITIONREQUEST']._serialized_start=1704
-  _globals['_GETPOSITIONREQUEST']._serialized_end=1815
-  _globals['_GETPOSITIONRESPONSE']._serialized_start=1818
-  _globals['_GETPOSITIONRESPONSE']._serialized_end=2031
-  _globals['_READTAILREQUEST']._serialized_start=2033
-  _globals['_READTAILREQUEST']._serialized_end=2135
-  _globals['_TAILRECORD']._serialized_start=2137
-  _globals['_TAILRECORD']._serialized_end=2195
-  _globals['_SNAPSHOTREQUEST']._serialized_start=2197
-  _globals['_SNAPSHOTREQUEST']._serialized_end=2265
-  _globals['_SNAPSHOTCHUNK']._serialized_start=2267
-  _globals['_SNAPSHOTCHUNK']._serialized_end=2333
-  _globals['_GETREGISTRYREQUEST']._serialized_start=2335
-  _globals['_GETREGISTRYREQUEST']._serialized_end=2355
-  _globals['_GETREGISTRYRESPONSE']._serialized_start=2357
-  _globals['_GETREGISTRYRESPONSE']._serialized_end=2396
-  _globals['_GETSERVERSTATUSREQUEST']._serialized_start=2398
-  _globals['_GETSERVERSTATUSREQUEST']._serialized_end=2422
-  _globals['_GETSERVERSTATUSRESPONSE']._serialized_start=2425
-  _globals['_GETSERVERSTATUSRESPONSE']._serialized_end=2609
-  _globals['_HOSTEDREPLICA']._serialized_start=2612
-  _globals['_HOSTEDREPLICA']._serialized_end=2740
-  _globals['_SHARD']._serialized_start=2972
-  _globals['_SHARD']._serialized_end=3969
+  _globals['_RECORDOUTCOME']._serialized_start=3600
+  _globals['_RECORDOUTCOME']._serialized_end=3826
+  _globals['_REPLICAREF']._serialized_start=163
+  _globals['_REPLICAREF']._serialized_end=214
+  _globals['_POSITION']._serialized_start=216
+  _globals['_POSITION']._serialized_end=270
+  _globals['_SHARDSEARCHREQUEST']._serialized_start=273
+  _globals['_SHARDSEARCHREQUEST']._serialized_end=676
+  _globals['_SHARDSEARCHRESPONSE']._serialized_start=679
+  _globals['_SHARDSEARCHRESPONSE']._serialized_end=939
+  _globals['_AWAITREQUEST']._serialized_start=942
+  _globals['_AWAITREQUEST']._serialized_end=1100
+  _globals['_AWAITRESPONSE']._serialized_start=1102
+  _globals['_AWAITRESPONSE']._serialized_end=1190
+  _globals['_GETDOCUMENTSREQUEST']._serialized_start=1193
+  _globals['_GETDOCUMENTSREQUEST']._serialized_end=1396
+  _globals['_GETDOCUMENTSRESPONSE']._serialized_start=1398
+  _globals['_GETDOCUMENTSRESPONSE']._serialized_end=1462
+  _globals['_COUNTDOCUMENTSREQUEST']._serialized_start=1465
+  _globals['_COUNTDOCUMENTSREQUEST']._serialized_end=1626
+  _globals['_MATCHDOCUMENTSREQUEST']._serialized_start=1629
+  _globals['_MATCHDOCUMENTSREQUEST']._serialized_end=1824
+  _globals['_MATCHDOCUMENTSRESPONSE']._serialized_start=1826
+  _globals['_MATCHDOCUMENTSRESPONSE']._serialized_end=1936
+  _globals['_VERIFYREPLICAREQUEST']._serialized_start=1938
+  _globals['_VERIFYREPLICAREQUEST']._serialized_end=2039
+  _globals['_VERIFYREPLICARESPONSE']._serialized_start=2042
+  _globals['_VERIFYREPLICARESPONSE']._serialized_end=2232
+  _globals['_COUNTDOCUMENTSRESPONSE']._serialized_start=2234
+  _globals['_COUNTDOCUMENTSRESPONSE']._serialized_end=2273
+  _globals['_SCROLLDOCUMENTSREQUEST']._serialized_start=2276
+  _globals['_SCROLLDOCUMENTSREQUEST']._serialized_end=2476
+  _globals['_SCROLLDOCUMENTSRESPONSE']._serialized_start=2478
+  _globals['_SCROLLDOCUMENTSRESPONSE']._serialized_end=2559
+  _globals['_GETPOSITIONREQUEST']._serialized_start=2561
+  _globals['_GETPOSITIONREQUEST']._serialized_end=2672
+  _globals['_GETPOSITIONRESPONSE']._serialized_start=2675
+  _globals['_GETPOSITIONRESPONSE']._serialized_end=2888
+  _globals['_READTAILREQUEST']._serialized_start=2890
+  _globals['_READTAILREQUEST']._serialized_end=2992
+  _globals['_TAILRECORD']._serialized_start=2994
+  _globals['_TAILRECORD']._serialized_end=3052
+  _globals['_SNAPSHOTREQUEST']._serialized_start=3054
+  _globals['_SNAPSHOTREQUEST']._serialized_end=3122
+  _globals['_SNAPSHOTCHUNK']._serialized_start=3124
+  _globals['_SNAPSHOTCHUNK']._serialized_end=3190
+  _globals['_GETREGISTRYREQUEST']._serialized_start=3192
+  _globals['_GETREGISTRYREQUEST']._serialized_end=3212
+  _globals['_GETREGISTRYRESPONSE']._serialized_start=3214
+  _globals['_GETREGISTRYRESPONSE']._serialized_end=3253
+  _globals['_GETSERVERSTATUSREQUEST']._serialized_start=3255
+  _globals['_GETSERVERSTATUSREQUEST']._serialized_end=3279
+  _globals['_GETSERVERSTATUSRESPONSE']._serialized_start=3282
+  _globals['_GETSERVERSTATUSRESPONSE']._serialized_end=3466
+  _globals['_HOSTEDREPLICA']._serialized_start=3469
+  _globals['_HOSTEDREPLICA']._serialized_end=3597
+  _globals['_SHARD']._serialized_start=3829
+  _globals['_SHARD']._serialized_end=5041
 # @@protoc_insertion_point(module_scope)

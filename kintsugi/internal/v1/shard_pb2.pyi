@@ -11,6 +11,8 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from kintsugi.v1 import cluster_pb2 as _cluster_pb2
+from kintsugi.v1 import filters_pb2 as _filters_pb2
+from kintsugi.v1 import search_pb2 as _search_pb2
 from kintsugi.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -135,6 +137,9 @@ class ShardSearchRequest(_message.Message):
     AT_LEAST_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     REGISTRY_REVISION_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    MIN_SCORE_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name of the model. Required."""
     queries: _builtins.bytes
@@ -149,6 +154,8 @@ class ShardSearchRequest(_message.Message):
     """Candidates per hit. 0: the encoding's default."""
     registry_revision: _builtins.int
     """The registry revision of the plan."""
+    min_score: _builtins.float
+    """As in SearchOptions."""
     @_builtins.property
     def replica(self) -> Global___ReplicaRef:
         """Required."""
@@ -160,6 +167,14 @@ class ShardSearchRequest(_message.Message):
     @_builtins.property
     def fields(self) -> _types_pb2.DocumentFields:
         """What to return beside id, score and version."""
+
+    @_builtins.property
+    def filter(self) -> _filters_pb2.Filter:
+        """As in SearchOptions; validated by the coordinator."""
+
+    @_builtins.property
+    def group_by(self) -> _search_pb2.GroupBy:
+        """As in SearchOptions: k counts groups."""
 
     def __init__(
         self,
@@ -174,12 +189,17 @@ class ShardSearchRequest(_message.Message):
         at_least: Global___Position | None = ...,
         fields: _types_pb2.DocumentFields | None = ...,
         registry_revision: _builtins.int = ...,
+        filter: _filters_pb2.Filter | None = ...,
+        min_score: _builtins.float | None = ...,
+        group_by: _search_pb2.GroupBy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "fields", b"fields", "replica", b"replica"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "min_score", b"min_score", "replica", b"replica"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "count", b"count", "exact", b"exact", "fields", b"fields", "k", b"k", "model", b"model", "oversampling", b"oversampling", "queries", b"queries", "registry_revision", b"registry_revision", "replica", b"replica"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "count", b"count", "exact", b"exact", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "k", b"k", "min_score", b"min_score", "model", b"model", "oversampling", b"oversampling", "queries", b"queries", "registry_revision", b"registry_revision", "replica", b"replica"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
+    _WhichOneofArgType__min_score: _TypeAlias = _typing.Literal["_min_score", b"_min_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_score) -> _WhichOneofReturnType__min_score | None: ...
 
 Global___ShardSearchRequest: _TypeAlias = ShardSearchRequest  # noqa: Y015
 
@@ -198,6 +218,7 @@ class ShardSearchResponse(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     DOCUMENTS_WITH_VECTOR_FIELD_NUMBER: _builtins.int
     INDEX_VERSION_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     scores: _builtins.bytes
     """Little-endian binary64."""
     versions: _builtins.bytes
@@ -224,6 +245,10 @@ class ShardSearchResponse(_message.Message):
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One text per hit, when asked for."""
 
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[_filters_pb2.AttributeValue]:
+        """The group of each hit, with group_by only. A shard's hits are then ordered by score, not by group."""
+
     def __init__(
         self,
         *,
@@ -236,10 +261,11 @@ class ShardSearchResponse(_message.Message):
         documents: _builtins.int = ...,
         documents_with_vector: _builtins.int = ...,
         index_version: _builtins.int = ...,
+        groups: _abc.Iterable[_filters_pb2.AttributeValue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "counts", b"counts", "documents", b"documents", "documents_with_vector", b"documents_with_vector", "ids", b"ids", "index_version", b"index_version", "scores", b"scores", "texts", b"texts", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "counts", b"counts", "documents", b"documents", "documents_with_vector", b"documents_with_vector", "groups", b"groups", "ids", b"ids", "index_version", b"index_version", "scores", b"scores", "texts", b"texts", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -387,8 +413,55 @@ class CountDocumentsRequest(_message.Message):
 
     REPLICA_FIELD_NUMBER: _builtins.int
     AT_LEAST_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def replica(self) -> Global___ReplicaRef:
+        """Required."""
+
+    @_builtins.property
+    def at_least(self) -> Global___Position:
+        """As in ShardSearchRequest."""
+
+    @_builtins.property
+    def filter(self) -> _filters_pb2.Filter:
+        """Counts only the documents that fulfil it."""
+
+    def __init__(
+        self,
+        *,
+        replica: Global___ReplicaRef | None = ...,
+        at_least: Global___Position | None = ...,
+        filter: _filters_pb2.Filter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "filter", b"filter", "replica", b"replica"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "filter", b"filter", "replica", b"replica"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountDocumentsRequest: _TypeAlias = CountDocumentsRequest  # noqa: Y015
+
+@_typing.final
+class MatchDocumentsRequest(_message.Message):
+    """Asks for documents that fulfil a filter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    AFTER_ROW_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
+    after_row: _builtins.int
+    """The row to start behind. 0: from the first."""
+    limit: _builtins.int
+    """The most documents to return. Required."""
+    @_builtins.property
+    def replica(self) -> Global___ReplicaRef:
+        """Required."""
+
+    @_builtins.property
+    def filter(self) -> _filters_pb2.Filter:
         """Required."""
 
     @_builtins.property
@@ -399,15 +472,134 @@ class CountDocumentsRequest(_message.Message):
         self,
         *,
         replica: Global___ReplicaRef | None = ...,
+        filter: _filters_pb2.Filter | None = ...,
+        after_row: _builtins.int = ...,
+        limit: _builtins.int = ...,
         at_least: Global___Position | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "replica", b"replica"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "filter", b"filter", "replica", b"replica"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "replica", b"replica"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_row", b"after_row", "at_least", b"at_least", "filter", b"filter", "limit", b"limit", "replica", b"replica"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CountDocumentsRequest: _TypeAlias = CountDocumentsRequest  # noqa: Y015
+Global___MatchDocumentsRequest: _TypeAlias = MatchDocumentsRequest  # noqa: Y015
+
+@_typing.final
+class MatchDocumentsResponse(_message.Message):
+    """Documents that fulfil a filter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    LAST_ROW_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    versions: _builtins.bytes
+    """Little-endian unsigned 64-bit document versions."""
+    last_row: _builtins.int
+    """The row of the last one."""
+    more: _builtins.bool
+    """Whether there may be more behind it."""
+    @_builtins.property
+    def ids(self) -> _types_pb2.IdColumn:
+        """Their ids."""
+
+    def __init__(
+        self,
+        *,
+        ids: _types_pb2.IdColumn | None = ...,
+        versions: _builtins.bytes = ...,
+        last_row: _builtins.int = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "last_row", b"last_row", "more", b"more", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchDocumentsResponse: _TypeAlias = MatchDocumentsResponse  # noqa: Y015
+
+@_typing.final
+class VerifyReplicaRequest(_message.Message):
+    """Asks for a check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    queries: _builtins.int
+    """The sampled queries. Required."""
+    k: _builtins.int
+    """The hits per query. Required."""
+    @_builtins.property
+    def replica(self) -> Global___ReplicaRef:
+        """Required."""
+
+    def __init__(
+        self,
+        *,
+        replica: Global___ReplicaRef | None = ...,
+        queries: _builtins.int = ...,
+        k: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["k", b"k", "queries", b"queries", "replica", b"replica"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyReplicaRequest: _TypeAlias = VerifyReplicaRequest  # noqa: Y015
+
+@_typing.final
+class VerifyReplicaResponse(_message.Message):
+    """What the check found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    CONTENT_DIGEST_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    INDEX_VERSION_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    content_digest: _builtins.bytes
+    """See kintsugi.v1.VerifyResponse."""
+    documents: _builtins.int
+    """The documents at that position."""
+    index_version: _builtins.int
+    """The index version that was checked."""
+    encoding: _builtins.str
+    """Its encoding."""
+    queries: _builtins.int
+    """The queries that were searched."""
+    recall: _builtins.float
+    """See kintsugi.v1.VerifyResponse."""
+    @_builtins.property
+    def position(self) -> Global___Position:
+        """The position at which the content was digested."""
+
+    def __init__(
+        self,
+        *,
+        position: Global___Position | None = ...,
+        content_digest: _builtins.bytes = ...,
+        documents: _builtins.int = ...,
+        index_version: _builtins.int = ...,
+        encoding: _builtins.str = ...,
+        queries: _builtins.int = ...,
+        recall: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_digest", b"content_digest", "documents", b"documents", "encoding", b"encoding", "index_version", b"index_version", "position", b"position", "queries", b"queries", "recall", b"recall"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyReplicaResponse: _TypeAlias = VerifyReplicaResponse  # noqa: Y015
 
 @_typing.final
 class CountDocumentsResponse(_message.Message):

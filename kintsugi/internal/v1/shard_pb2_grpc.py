@@ -64,6 +64,16 @@ class ShardStub:
                 request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.ScrollDocumentsRequest.SerializeToString,
                 response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.ScrollDocumentsResponse.FromString,
                 _registered_method=True)
+        self.MatchDocuments = channel.unary_unary(
+                '/kintsugi.internal.v1.Shard/MatchDocuments',
+                request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.MatchDocumentsRequest.SerializeToString,
+                response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.MatchDocumentsResponse.FromString,
+                _registered_method=True)
+        self.VerifyReplica = channel.unary_unary(
+                '/kintsugi.internal.v1.Shard/VerifyReplica',
+                request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.VerifyReplicaRequest.SerializeToString,
+                response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.VerifyReplicaResponse.FromString,
+                _registered_method=True)
         self.GetPosition = channel.unary_unary(
                 '/kintsugi.internal.v1.Shard/GetPosition',
                 request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetPositionRequest.SerializeToString,
@@ -137,6 +147,21 @@ class ShardServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MatchDocuments(self, request, context):
+        """Lists the ids and versions of documents that fulfil a filter, in row order. Read-only. ABORTED as in Search. Also:
+        those of the service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyReplica(self, request, context):
+        """Digests the replica's content and measures its index against exact search. Read-only, slow. Also: those of the service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPosition(self, request, context):
         """Tells how far a replica is. With `fence_epoch`, first makes the replica stop applying records of lower epochs,
         durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
@@ -202,6 +227,16 @@ def add_ShardServicer_to_server(servicer, server):
                     servicer.ScrollDocuments,
                     request_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.ScrollDocumentsRequest.FromString,
                     response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.ScrollDocumentsResponse.SerializeToString,
+            ),
+            'MatchDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.MatchDocuments,
+                    request_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.MatchDocumentsRequest.FromString,
+                    response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.MatchDocumentsResponse.SerializeToString,
+            ),
+            'VerifyReplica': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyReplica,
+                    request_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.VerifyReplicaRequest.FromString,
+                    response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.VerifyReplicaResponse.SerializeToString,
             ),
             'GetPosition': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPosition,
@@ -369,6 +404,60 @@ class Shard:
             '/kintsugi.internal.v1.Shard/ScrollDocuments',
             kintsugi_dot_internal_dot_v1_dot_shard__pb2.ScrollDocumentsRequest.SerializeToString,
             kintsugi_dot_internal_dot_v1_dot_shard__pb2.ScrollDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MatchDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kintsugi.internal.v1.Shard/MatchDocuments',
+            kintsugi_dot_internal_dot_v1_dot_shard__pb2.MatchDocumentsRequest.SerializeToString,
+            kintsugi_dot_internal_dot_v1_dot_shard__pb2.MatchDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyReplica(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kintsugi.internal.v1.Shard/VerifyReplica',
+            kintsugi_dot_internal_dot_v1_dot_shard__pb2.VerifyReplicaRequest.SerializeToString,
+            kintsugi_dot_internal_dot_v1_dot_shard__pb2.VerifyReplicaResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,12 @@ class ShardStub:
     """Counts documents. Read-only. ABORTED as in Search. Also: those of the service."""
     ScrollDocuments: _grpc.UnaryUnaryMultiCallable[_shard_pb2.ScrollDocumentsRequest, _shard_pb2.ScrollDocumentsResponse]
     """Reads documents in id order. Read-only. ABORTED as in Search. Also: those of the service."""
+    MatchDocuments: _grpc.UnaryUnaryMultiCallable[_shard_pb2.MatchDocumentsRequest, _shard_pb2.MatchDocumentsResponse]
+    """Lists the ids and versions of documents that fulfil a filter, in row order. Read-only. ABORTED as in Search. Also:
+    those of the service.
+    """
+    VerifyReplica: _grpc.UnaryUnaryMultiCallable[_shard_pb2.VerifyReplicaRequest, _shard_pb2.VerifyReplicaResponse]
+    """Digests the replica's content and measures its index against exact search. Read-only, slow. Also: those of the service."""
     GetPosition: _grpc.UnaryUnaryMultiCallable[_shard_pb2.GetPositionRequest, _shard_pb2.GetPositionResponse]
     """Tells how far a replica is. With `fence_epoch`, first makes the replica stop applying records of lower epochs,
     durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
@@ -96,6 +102,12 @@ class ShardAsyncStub(ShardStub):
     """Counts documents. Read-only. ABORTED as in Search. Also: those of the service."""
     ScrollDocuments: _aio.UnaryUnaryMultiCallable[_shard_pb2.ScrollDocumentsRequest, _shard_pb2.ScrollDocumentsResponse]  # type: ignore[assignment]
     """Reads documents in id order. Read-only. ABORTED as in Search. Also: those of the service."""
+    MatchDocuments: _aio.UnaryUnaryMultiCallable[_shard_pb2.MatchDocumentsRequest, _shard_pb2.MatchDocumentsResponse]  # type: ignore[assignment]
+    """Lists the ids and versions of documents that fulfil a filter, in row order. Read-only. ABORTED as in Search. Also:
+    those of the service.
+    """
+    VerifyReplica: _aio.UnaryUnaryMultiCallable[_shard_pb2.VerifyReplicaRequest, _shard_pb2.VerifyReplicaResponse]  # type: ignore[assignment]
+    """Digests the replica's content and measures its index against exact search. Read-only, slow. Also: those of the service."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_shard_pb2.GetPositionRequest, _shard_pb2.GetPositionResponse]  # type: ignore[assignment]
     """Tells how far a replica is. With `fence_epoch`, first makes the replica stop applying records of lower epochs,
     durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
@@ -164,6 +176,24 @@ class ShardServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_shard_pb2.ScrollDocumentsResponse, _abc.Awaitable[_shard_pb2.ScrollDocumentsResponse]]:
         """Reads documents in id order. Read-only. ABORTED as in Search. Also: those of the service."""
+
+    @_abc_1.abstractmethod
+    def MatchDocuments(
+        self,
+        request: _shard_pb2.MatchDocumentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shard_pb2.MatchDocumentsResponse, _abc.Awaitable[_shard_pb2.MatchDocumentsResponse]]:
+        """Lists the ids and versions of documents that fulfil a filter, in row order. Read-only. ABORTED as in Search. Also:
+        those of the service.
+        """
+
+    @_abc_1.abstractmethod
+    def VerifyReplica(
+        self,
+        request: _shard_pb2.VerifyReplicaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shard_pb2.VerifyReplicaResponse, _abc.Awaitable[_shard_pb2.VerifyReplicaResponse]]:
+        """Digests the replica's content and measures its index against exact search. Read-only, slow. Also: those of the service."""
 
     @_abc_1.abstractmethod
     def GetPosition(

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from kintsugi.ann.vector_index import GraphParameters
 from shard.build import Build, BuildPlan
-from shard.index import GraphParameters
 
 
 def test_a_document_that_arrives_during_a_build_is_added_once(open_replica):

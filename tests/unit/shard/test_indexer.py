@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
+from kintsugi.ann.vector_index import GraphParameters
 from kintsugi.durable import Disk
 from kintsugi.errors import Unavailable
 from kintsugi.metrics import Metric
 from shard.checkpoint import Checkpoints
-from shard.index import GraphParameters
 from shard.indexer import IndexerSettings
 from shard.rebuild_policy import RebuildSettings
 from shard.searcher import SearchCall

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kintsugi.ann.vector_index import GraphParameters
 from kintsugi.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from kintsugi.ids import encode
 from kintsugi.metrics import Metric
-from shard.index import GraphParameters
 from shard.indexer import IndexerSettings
 from shard.reader import Fields
 from shard.rebuild_policy import RebuildSettings

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kintsugi.ann.calibration import Calibration, F32Matrix
 from kintsugi.metrics import FloatArray, Metric
-from shard.calibration import Calibration, F32Matrix
 
 Encoded = npt.NDArray[Any]
 

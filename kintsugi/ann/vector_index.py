@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from usearch.index import BatchMatches, Index
 
+from kintsugi.ann.encoding import Encoded, Encoding
 from kintsugi.metrics import FloatArray
-from shard.encoding import Encoded, Encoding
 
 Rows = npt.NDArray[np.uint64]
 

@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
+from kintsugi.ann.calibration import calibrate
+from kintsugi.ann.encoding import F32, I8, prepare
+from kintsugi.ann.vector_index import GraphParameters, TurnLock, VectorIndex
 from kintsugi.metrics import Metric
-from shard.calibration import calibrate
-from shard.encoding import F32, I8, prepare
-from shard.index import GraphParameters, TurnLock, VectorIndex
 
 
 def rows(*numbers):
