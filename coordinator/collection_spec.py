@@ -2,7 +2,9 @@
 
 import re
 
+from coordinator import encodings
 from kintsugi import limits
+from kintsugi.ann import wire
 from kintsugi.errors import InvalidArgument
 from kintsugi.metrics import Metric, StoredType
 from kintsugi.registry.records import Collection, Defaults, Model
@@ -49,12 +51,15 @@ def parse(spec: collections_pb2.CollectionSpec, defaults: Defaults, *, uid: str,
         models=(model,),
         serving_model=model.name,
         created_at_us=created_at_us,
+        encoding=encodings.parse(spec.encoding, "spec.encoding", model.dimension, metric),
     )
 
 
-def is_same(one: Collection, other: Collection) -> bool:
-    """Whether two collections have the same specification."""
-    return _specification(one) == _specification(other)
+def is_same(created: Collection, wanted: Collection) -> bool:
+    """Whether a collection is what a specification asks for. Its encoding counts until it is changed for the first time:
+    a script that creates its collections may be repeated after they were encoded anew."""
+    as_created = created.encoding_requests > 0 or created.encoding == wanted.encoding
+    return as_created and _specification(created) == _specification(wanted)
 
 
 def check_name(name: str, field: str) -> str:
@@ -70,6 +75,7 @@ def to_message(collection: Collection) -> collections_pb2.Collection:
             metric=_METRIC_NUMBERS[collection.metric],
             models=[_model_message(model) for model in collection.models],
             stored_element_type=_STORED_NUMBERS[collection.stored],
+            encoding=None if collection.encoding.is_automatic else wire.to_message(collection.encoding),
         ),
         uid=collection.uid,
         serving_model=collection.serving_model,

@@ -1,9 +1,10 @@
-"""Creates, finds and deletes collections.
+"""Creates, finds, encodes anew and deletes collections.
 
 1. The logs of a new collection exist before the registry names it, so that nobody finds it without its logs.
 2. Create returns when every replica serves and every living shard server has kept the registry that names it: from
    then on, losing Redis does not lose the collection.
 3. Delete removes the collection from the registry first; its logs and documents go afterwards.
+4. Encode records what is wanted and returns; the replicas follow the registry.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from coordinator import collection_spec
+from coordinator import collection_spec, encodings
 from coordinator.deadline import Deadline
 from coordinator.placement import place, replicas_held
 from coordinator.replica_calls import ReplicaCalls
@@ -103,6 +104,13 @@ class Collections:
             await self._registry.refresh()
         return [collection for _, collection in sorted(self._views.current().collections_by_name.items())]
 
+    async def encode(self, name: str, encoding: collections_pb2.Encoding) -> Collection:
+        collection_spec.check_name(name, "name")
+        await self._registry.refresh()
+        self._check_current(healthy_view(self._registry))
+        view = await self._registry.update(lambda view: [encodings.asked_for(_named(view, name), encoding)])
+        return _named(view, name)
+
     async def delete(self, name: str) -> None:
         collection_spec.check_name(name, "name")
         await self._registry.refresh()
@@ -110,9 +118,7 @@ class Collections:
         deleted: list[Collection] = []
 
         def remove(view: View) -> Sequence[Record | Delete]:
-            collection = view.collections_by_name.get(name)
-            if collection is None:
-                raise NotFound(f"there is no collection {name}", field="name", reason="COLLECTION_NOT_FOUND")
+            collection = _named(view, name)
             deleted[:] = [collection]
             versions = [one for key, found in view.index_versions.items() if key[0] == collection.uid for one in found]
             records: list[Record] = [collection, *view.shards_of(collection), *versions]
@@ -211,6 +217,13 @@ class Collections:
             for hosted in status.replicas
             if hosted.replica.collection_uid == uid and hosted.status.phase == _SERVING
         }
+
+
+def _named(view: View, name: str) -> Collection:
+    collection = view.collections_by_name.get(name)
+    if collection is None:
+        raise NotFound(f"there is no collection {name}", field="name", reason="COLLECTION_NOT_FOUND")
+    return collection
 
 
 def _new_shard(uid: str, number: int, members: Iterable[str]) -> Shard:

@@ -7,6 +7,7 @@ import grpc.aio
 from coordinator.collection_spec import to_message
 from coordinator.collections import Collections
 from coordinator.deadline import Clock, Deadline
+from kintsugi.errors import InvalidArgument
 from kintsugi.v1 import collections_pb2, collections_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -47,3 +48,11 @@ class CollectionsService(collections_pb2_grpc.CollectionsServicer):
     ) -> collections_pb2.DeleteCollectionResponse:
         await self._collections.delete(request.name)
         return collections_pb2.DeleteCollectionResponse()
+
+    async def Encode(
+        self, request: collections_pb2.EncodeCollectionRequest, context: Context
+    ) -> collections_pb2.EncodeCollectionResponse:
+        if not request.HasField("encoding"):
+            raise InvalidArgument("encoding", "is not set", "must be set; an empty one leaves the choice to Kintsugi")
+        changed = await self._collections.encode(request.name, request.encoding)
+        return collections_pb2.EncodeCollectionResponse(collection=to_message(changed))

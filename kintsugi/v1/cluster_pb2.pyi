@@ -203,8 +203,14 @@ class CollectionStatus(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     SHARDS_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    ENCODING_REQUESTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
+    encoding: _builtins.str
+    """The encoding that its replicas are to have, such as "i8" or "recurrent-2"; "auto" leaves the choice to each."""
+    encoding_requests: _builtins.int
+    """Counts the calls of Collections.Encode."""
     @_builtins.property
     def shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardStatus]:
         """Its shards, from 0."""
@@ -214,10 +220,12 @@ class CollectionStatus(_message.Message):
         *,
         name: _builtins.str = ...,
         shards: _abc.Iterable[Global___ShardStatus] | None = ...,
+        encoding: _builtins.str = ...,
+        encoding_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "shards", b"shards"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "encoding_requests", b"encoding_requests", "name", b"name", "shards", b"shards"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -287,6 +295,7 @@ class ReplicaStatus(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     INDEX_VERSIONS_FIELD_NUMBER: _builtins.int
     DISK_BYTES_FIELD_NUMBER: _builtins.int
+    SETTLED_ENCODING_REQUESTS_FIELD_NUMBER: _builtins.int
     member: _builtins.str
     """The id of the shard server that hosts it."""
     state: _builtins.str
@@ -305,6 +314,10 @@ class ReplicaStatus(_message.Message):
     """The documents it holds."""
     disk_bytes: _builtins.int
     """The bytes of its database file."""
+    settled_encoding_requests: _builtins.int
+    """What CollectionStatus.encoding_requests was when this replica last had the encoding that was wanted then, or its check
+    had refused it: while it is below, the replica has yet to build, or waits for its turn.
+    """
     @_builtins.property
     def index_versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___IndexVersionStatus]:
         """Its index versions."""
@@ -322,10 +335,11 @@ class ReplicaStatus(_message.Message):
         documents: _builtins.int = ...,
         index_versions: _abc.Iterable[Global___IndexVersionStatus] | None = ...,
         disk_bytes: _builtins.int = ...,
+        settled_encoding_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "documents", b"documents", "durable_seq", b"durable_seq", "index_versions", b"index_versions", "member", b"member", "message", b"message", "phase", b"phase", "reachable", b"reachable", "searchable_seq", b"searchable_seq", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "documents", b"documents", "durable_seq", b"durable_seq", "index_versions", b"index_versions", "member", b"member", "message", b"message", "phase", b"phase", "reachable", b"reachable", "searchable_seq", b"searchable_seq", "settled_encoding_requests", b"settled_encoding_requests", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

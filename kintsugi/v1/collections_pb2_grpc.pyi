@@ -35,7 +35,8 @@ class CollectionsStub:
     def __new__(cls, channel: _aio.Channel) -> CollectionsAsyncStub: ...
     Create: _grpc.UnaryUnaryMultiCallable[_collections_pb2.CreateCollectionRequest, _collections_pb2.CreateCollectionResponse]
     """Creates a collection and returns once every replica of it is serving.
-    Idempotent: repeating a call with the same specification returns the existing collection.
+    Idempotent: repeating a call with the same specification returns the existing collection. Its encoding counts as part
+    of the specification until Encode is called for the first time; from then on Create neither compares nor changes it.
     INVALID_ARGUMENT: a field is outside its bound. ALREADY_EXISTS: the name is taken by another
     specification. FAILED_PRECONDITION: fewer live shard servers than replicas. UNAVAILABLE: the registry
     cannot take writes, or not every replica came up in time; repeat the call.
@@ -56,7 +57,8 @@ class CollectionsStub:
     """Changes how a collection's vectors are held in memory. Returns at once; every replica then builds a new index version in
     the background, one replica of a shard after the other, checks its recall and swaps it in, while searches go on.
     See the index versions in Cluster.GetStatus for the progress. Idempotent: the present encoding changes nothing; calling
-    it again after a refused check tries anew. INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection.
+    it again after a refused check tries anew. A change of nothing but the oversampling builds nothing and holds from the
+    next search on. INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection.
     UNAVAILABLE: the registry cannot take writes.
     """
 
@@ -67,7 +69,8 @@ class CollectionsAsyncStub(CollectionsStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Create: _aio.UnaryUnaryMultiCallable[_collections_pb2.CreateCollectionRequest, _collections_pb2.CreateCollectionResponse]  # type: ignore[assignment]
     """Creates a collection and returns once every replica of it is serving.
-    Idempotent: repeating a call with the same specification returns the existing collection.
+    Idempotent: repeating a call with the same specification returns the existing collection. Its encoding counts as part
+    of the specification until Encode is called for the first time; from then on Create neither compares nor changes it.
     INVALID_ARGUMENT: a field is outside its bound. ALREADY_EXISTS: the name is taken by another
     specification. FAILED_PRECONDITION: fewer live shard servers than replicas. UNAVAILABLE: the registry
     cannot take writes, or not every replica came up in time; repeat the call.
@@ -88,7 +91,8 @@ class CollectionsAsyncStub(CollectionsStub):
     """Changes how a collection's vectors are held in memory. Returns at once; every replica then builds a new index version in
     the background, one replica of a shard after the other, checks its recall and swaps it in, while searches go on.
     See the index versions in Cluster.GetStatus for the progress. Idempotent: the present encoding changes nothing; calling
-    it again after a refused check tries anew. INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection.
+    it again after a refused check tries anew. A change of nothing but the oversampling builds nothing and holds from the
+    next search on. INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection.
     UNAVAILABLE: the registry cannot take writes.
     """
 
@@ -102,7 +106,8 @@ class CollectionsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_collections_pb2.CreateCollectionResponse, _abc.Awaitable[_collections_pb2.CreateCollectionResponse]]:
         """Creates a collection and returns once every replica of it is serving.
-        Idempotent: repeating a call with the same specification returns the existing collection.
+        Idempotent: repeating a call with the same specification returns the existing collection. Its encoding counts as part
+        of the specification until Encode is called for the first time; from then on Create neither compares nor changes it.
         INVALID_ARGUMENT: a field is outside its bound. ALREADY_EXISTS: the name is taken by another
         specification. FAILED_PRECONDITION: fewer live shard servers than replicas. UNAVAILABLE: the registry
         cannot take writes, or not every replica came up in time; repeat the call.
@@ -147,7 +152,8 @@ class CollectionsServicer(metaclass=_abc_1.ABCMeta):
         """Changes how a collection's vectors are held in memory. Returns at once; every replica then builds a new index version in
         the background, one replica of a shard after the other, checks its recall and swaps it in, while searches go on.
         See the index versions in Cluster.GetStatus for the progress. Idempotent: the present encoding changes nothing; calling
-        it again after a refused check tries anew. INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection.
+        it again after a refused check tries anew. A change of nothing but the oversampling builds nothing and holds from the
+        next search on. INVALID_ARGUMENT: a field is outside its bound. NOT_FOUND: no such collection.
         UNAVAILABLE: the registry cannot take writes.
         """
 

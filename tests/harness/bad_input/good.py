@@ -58,6 +58,9 @@ def request_for(rpc: str) -> Message:
         "Collections.Get": collections_pb2.GetCollectionRequest(name=GOOD),
         "Collections.List": collections_pb2.ListCollectionsRequest(),
         "Collections.Delete": collections_pb2.DeleteCollectionRequest(name=GOOD),
+        "Collections.Encode": collections_pb2.EncodeCollectionRequest(
+            name=GOOD, encoding=collections_pb2.Encoding(kind=collections_pb2.ENCODING_KIND_BF16)
+        ),
         "Documents.Upsert": upsert(),
         "Documents.BulkUpsert": documents_pb2.BulkUpsertRequest(chunk=0, upsert=upsert()),
         "Documents.Delete": documents_pb2.DeleteRequest(collection=GOOD, ids=ids),

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 from harness.bad_input.case import EXISTS, NOT_FOUND, PRECONDITION, Bad, bad
 from harness.bad_input.good import block, documents, floats, integer, model
-from kintsugi.v1 import documents_pb2, search_pb2, types_pb2
+from kintsugi.v1 import collections_pb2, documents_pb2, search_pb2, types_pb2
 
 NAN, INF = float("nan"), float("inf")
 MIB = 2**20
 MOST = 2**32 - 1
+BF16, I8, BINARY, RECURRENT = (
+    collections_pb2.EncodingKind.Value(f"ENCODING_KIND_{kind}") for kind in ("BF16", "I8", "BINARY", "RECURRENT")
+)
 LOGGED = types_pb2.ACKNOWLEDGEMENT_LOGGED
 IF_VERSION = documents_pb2.WRITE_CONDITION_IF_VERSION
 INSERT_ONLY = documents_pb2.WRITE_CONDITION_INSERT_ONLY
@@ -168,6 +171,50 @@ def create() -> list[Bad]:
         bad(rpc, f"{one}.query_prefix", "too long", "x" * 1025, f"{one}.query_prefix", "1025", "at most 1024"),
         bad(rpc, f"{one}.document_prefix", "too long", "é" * 513, f"{one}.document_prefix", "1026", "at most 1024"),
         bad(rpc, f"{one}.pooling", "too long", "x" * 65, f"{one}.pooling", "65", "at most 64"),
+        bad(rpc, "spec.encoding", "taken", collections_pb2.Encoding(kind=BF16), "spec.name", "'good'", code=EXISTS,
+            also=(("spec.name", "good"),)),
+        bad(rpc, "spec.encoding.kind", "of directions, for points", BINARY, "spec.encoding.kind", "is binary",
+            "with metric l2", also=(("spec.metric", types_pb2.METRIC_L2),)),
+        *encoding(rpc, "spec.encoding"),
+    ]  # fmt: skip
+
+
+def encoding(rpc: str, path: str) -> list[Bad]:
+    """An encoding of vectors of 4 elements, where no prefix and no number of components is enough."""
+    kind, bits, over = f"{path}.kind", f"{path}.bits", f"{path}.oversampling"
+    with_i8, recurrent = ((kind, I8),), ((kind, RECURRENT),)
+    reduced = [
+        row
+        for field in ("prefix", "pca")
+        for at in (f"{path}.{field}",)
+        for row in (
+            bad(rpc, at, "too short", 4, at, "is 4", "must be 8 to 4", also=with_i8),
+            bad(rpc, at, "too long", 5, at, "is 5", "must be 8 to 4", also=with_i8),
+            bad(rpc, at, "huge", MOST, at, str(MOST), "must be 8 to 4", also=with_i8),
+            bad(rpc, at, "without a kind", 8, kind, "not set", "must be set", also=((kind, 0),)),
+        )
+    ]
+    return [
+        bad(rpc, kind, "unknown", 99, kind, "is 99", "EncodingKind"),
+        bad(rpc, bits, "of a kind without", 2, bits, "is 2", "must be 0 with encoding i8", also=with_i8),
+        bad(rpc, bits, "too few", 1, bits, "is 1", "must be 2 to 4", also=recurrent),
+        bad(rpc, bits, "too many", 5, bits, "is 5", "must be 2 to 4", also=recurrent),
+        bad(rpc, bits, "huge", MOST, bits, str(MOST), "must be 2 to 4", also=recurrent),
+        *reduced,
+        bad(rpc, f"{path}.pca", "with a prefix", 8, f"{path}.pca", "is 8", "must be 0 when prefix is set",
+            also=(*with_i8, (f"{path}.prefix", 8))),
+        *(bad(rpc, over, f"{value}", value, over, f"{value:g}", "1 to 100", also=with_i8)
+          for value in (0.5, 101.0, -1.0, NAN, INF)),
+        bad(rpc, over, "without a kind", 3.0, kind, "not set", "must be set", also=((kind, 0),)),
+    ]  # fmt: skip
+
+
+def encode() -> list[Bad]:
+    rpc = "Collections.Encode"
+    return [
+        *named_collection(rpc),
+        bad(rpc, "encoding", "not set", None, "encoding", "not set", "must be set"),
+        *encoding(rpc, "encoding"),
     ]
 
 
@@ -366,6 +413,7 @@ def all_rows() -> list[Bad]:
         *create(),
         *named_collection("Collections.Get"),
         *named_collection("Collections.Delete"),
+        *encode(),
         *upsert(),
         *bulk_upsert(),
         *delete(),

@@ -2,7 +2,8 @@
 
 import pytest
 
-from coordinator import collection_spec
+from coordinator import collection_spec, encodings
+from kintsugi.ann.spec import EncodingKind, EncodingSpec
 from kintsugi.errors import InvalidArgument
 from kintsugi.metrics import Metric, StoredType
 from kintsugi.registry.records import Defaults
@@ -81,3 +82,56 @@ def test_message_of_a_collection_asks_for_the_same_collection():
 def test_any_difference_makes_another_specification(other):
     """Create must not return a collection that differs from what was asked for."""
     assert not collection_spec.is_same(parse(spec()), parse(other))
+
+
+def encoding(**fields):
+    return collections_pb2.Encoding(**fields)
+
+
+I8, RECURRENT, BINARY = (
+    collections_pb2.EncodingKind.Value(f"ENCODING_KIND_{k}") for k in ("I8", "RECURRENT", "BINARY")
+)
+
+
+@pytest.mark.parametrize(
+    ("metric", "wanted", "field", "says"),
+    [
+        (types_pb2.METRIC_COSINE, encoding(kind=42), "kind", "is 42"),
+        (types_pb2.METRIC_L2, encoding(kind=BINARY), "kind", "binary"),
+        (types_pb2.METRIC_L2, encoding(kind=RECURRENT, bits=3), "kind", "recurrent"),
+        (types_pb2.METRIC_COSINE, encoding(kind=RECURRENT, bits=5), "bits", "2 to 4"),
+        (types_pb2.METRIC_COSINE, encoding(kind=I8, bits=2), "bits", "must be 0"),
+        (types_pb2.METRIC_COSINE, encoding(kind=I8, prefix=33), "prefix", "8 to 32"),
+        (types_pb2.METRIC_COSINE, encoding(kind=I8, pca=7), "pca", "8 to 32"),
+        (types_pb2.METRIC_COSINE, encoding(kind=I8, prefix=8, pca=8), "pca", "prefix"),
+        (types_pb2.METRIC_COSINE, encoding(kind=I8, oversampling=0.9), "oversampling", "1 to 100"),
+        (types_pb2.METRIC_COSINE, encoding(kind=I8, oversampling=float("nan")), "oversampling", "nan"),
+        (types_pb2.METRIC_COSINE, encoding(prefix=8), "kind", "must be set"),
+    ],
+)
+def test_an_encoding_outside_its_bounds_is_named(metric, wanted, field, says):
+    """Field, value and bound; the bound of prefix and pca is the model's dimension, signs are no codes for l2."""
+    with pytest.raises(InvalidArgument, match=says) as caught:
+        parse(spec(metric=metric, models=[model(dimension=32)], encoding=wanted))
+    assert caught.value.field == f"spec.encoding.{field}"
+
+
+def test_an_encoding_is_kept_as_it_was_asked_for():
+    """The bits of a recurrent encoding are filled in, an oversampling keeps its few digits, and none is automatic."""
+    wanted = encoding(kind=RECURRENT, pca=16, oversampling=3.3)
+    made = parse(spec(models=[model(dimension=32)], encoding=wanted))
+    assert made.encoding == EncodingSpec(EncodingKind.RECURRENT, bits=2, pca=16, oversampling=3.3)
+    assert collection_spec.is_same(made, parse(collection_spec.to_message(made).spec))
+    assert parse(spec()).encoding.is_automatic
+    assert not collection_spec.to_message(parse(spec())).spec.HasField("encoding")
+
+
+def test_the_encoding_counts_until_it_is_changed():
+    """A collection with another encoding is another one, unless it was encoded anew since its creation."""
+    plain, encoded = parse(spec()), parse(spec(encoding=encoding(kind=I8)))
+    assert not collection_spec.is_same(plain, encoded)
+    changed = encodings.asked_for(plain, encoding(kind=BINARY))
+    assert (changed.encoding.name, changed.encoding_requests) == ("binary", 1)
+    assert collection_spec.is_same(changed, plain)
+    assert collection_spec.is_same(changed, encoded)
+    assert not collection_spec.is_same(changed, parse(spec(shards=4)))

@@ -9,7 +9,7 @@ import pytest
 from coordinator.collections import Collections
 from coordinator.deadline import Deadline
 from coordinator.views import Views
-from kintsugi.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from kintsugi.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.append import LogWriter
 from kintsugi.log.positions import LogPositions
@@ -165,3 +165,26 @@ async def test_recreated_collection_has_another_uid(cluster, deadline):
     await cluster.collections.delete("docs")
     second = await cluster.collections.create(spec(), deadline)
     assert first.uid != second.uid
+
+
+async def test_a_request_for_an_encoding_is_recorded_and_counted(cluster, deadline):
+    """Each call counts, also one that asks for the present encoding; creating the collection again changes nothing."""
+    await cluster.collections.create(spec(), deadline)
+    i8 = collections_pb2.Encoding(kind=collections_pb2.ENCODING_KIND_I8, oversampling=4)
+    for count in (1, 2):
+        changed = await cluster.collections.encode("docs", i8)
+        assert (changed.encoding.name, changed.encoding.oversampling, changed.encoding_requests) == ("i8", 4, count)
+        assert cluster.watcher.view.collections_by_name["docs"] == changed
+    assert await cluster.collections.create(spec(), deadline) == changed
+    assert (await cluster.collections.encode("docs", collections_pb2.Encoding())).encoding.is_automatic
+
+
+async def test_an_encoding_that_cannot_be_leaves_the_collection_as_it_is(cluster, deadline):
+    """Refused before anything is written; a collection that is not there is not found."""
+    created = await cluster.collections.create(spec(), deadline)
+    bad = collections_pb2.Encoding(kind=collections_pb2.ENCODING_KIND_I8, prefix=4)
+    with pytest.raises(InvalidArgument):
+        await cluster.collections.encode("docs", bad)
+    assert cluster.watcher.view.collections_by_name["docs"] == created
+    with pytest.raises(NotFound):
+        await cluster.collections.encode("nobody", collections_pb2.Encoding())
