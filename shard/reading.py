@@ -14,8 +14,8 @@ from kintsugi.v1 import cluster_pb2, types_pb2
 from shard.engine import Engine
 from shard.reader import Fields, StoredDocument
 from shard.replica import Replica
+from shard.search_call import SearchCall
 from shard.search_times import tell_span
-from shard.searcher import SearchCall
 
 
 def check_model(engine: Engine, model: str, view: View | None) -> None:

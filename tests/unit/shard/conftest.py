@@ -15,7 +15,8 @@ from kintsugi.log.records import delete, put
 from kintsugi.metrics import Metric, StoredType, scores
 from shard.checkpoint import IndexedModel
 from shard.indexer import Indexer, IndexerSettings
-from shard.searcher import SearchCall, Searcher, ShardHits
+from shard.search_call import SearchCall, ShardHits
+from shard.searcher import Searcher
 from shard.storage import Storage
 
 MODEL = 1

@@ -13,7 +13,7 @@ from kintsugi.metrics import Metric
 from shard.checkpoint import Checkpoints
 from shard.indexer import IndexerSettings
 from shard.rebuild_policy import RebuildSettings
-from shard.searcher import SearchCall
+from shard.search_call import SearchCall
 
 SMALL = IndexerSettings(rebuild=RebuildSettings(calibrate_at=40, rebuild_at=40))
 EVERY_CHANGE = IndexerSettings(checkpoint_changes=1, rebuild=RebuildSettings(calibrate_at=40, rebuild_at=40))

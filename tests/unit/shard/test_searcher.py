@@ -15,7 +15,8 @@ from kintsugi.metrics import Metric
 from shard.indexer import IndexerSettings
 from shard.reader import Fields
 from shard.rebuild_policy import RebuildSettings
-from shard.searcher import SearchCall, Searcher, SearcherSettings
+from shard.search_call import SearchCall
+from shard.searcher import Searcher, SearcherSettings
 
 METRICS = list(Metric)
 SMALL = IndexerSettings(rebuild=RebuildSettings(calibrate_at=40, rebuild_at=40))
@@ -301,3 +302,19 @@ async def test_searches_stay_right_while_writes_and_rebuilds_run(open_replica, p
         await replica.caught_up(indexer)
         assert indexer.failure is None
         assert max(number for number, _, _ in replica.events) > 2
+
+
+async def test_searches_of_the_index_are_observed(open_replica):
+    """The observer is told calls and hits of searches that the index answered, not of exact ones."""
+    replica = open_replica(8)
+    replica.put(dict(enumerate(vectors(50, 8))))
+    observed = []
+    async with replica.serving() as (indexer, _):
+        searcher = Searcher(replica.storage, indexer, observe=lambda call, hits: observed.append((call, hits)))
+        searcher.start()
+        call = SearchCall(vectors(2, 8), 3)
+        found = await searcher.search(call)
+        await searcher.search(SearchCall(vectors(1, 8), 3, exact=True))
+        await asyncio.to_thread(searcher.close)
+    assert observed == [(call, found)]
+    assert found.index_version == indexer.serving.number

@@ -1,0 +1,40 @@
+"""What a search of one replica asks for, and what it answers with. Knows nothing of queues, indexes or RPC."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from kintsugi.metrics import FloatArray
+from shard.reader import Fields
+from shard.search_times import UNKNOWN, SearchTimes
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCall:
+    """One search. `queries` is n x d float32. `deadline` in the searcher's clock, None for none. `oversampling`:
+    candidates per hit, None for the encoding's default."""
+
+    queries: FloatArray
+    k: int
+    exact: bool = False
+    oversampling: float | None = None
+    deadline: float | None = None
+    fields: Fields = field(default_factory=Fields)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardHits:
+    """Columns of hits: those of the first query best first, then those of the second, and so on. `ids` in their
+    ordered encoding; attributes and texts are empty unless asked for."""
+
+    counts: list[int]
+    ids: list[bytes]
+    scores: npt.NDArray[np.float64]
+    versions: npt.NDArray[np.uint64]
+    attributes: list[str]
+    texts: list[str]
+    documents: int
+    documents_with_vector: int
+    index_version: int
+    times: SearchTimes = UNKNOWN
