@@ -22,6 +22,18 @@ MIN_OVERSAMPLING = 1.0
 MAX_OVERSAMPLING = 100.0
 MAX_CANDIDATES = 10_000
 MAX_QUERIES = 256
+# The best hit that a page can reach: offset + k. Also the most hits of all groups: k x size.
+MAX_HITS = 1000
+DEFAULT_GROUP_SIZE = 1
+MAX_GROUP_SIZE = 100
+
+# Every condition of a filter counts, "all", "any" and "not" included; one alone is 1 deep.
+MAX_FILTER_CONDITIONS = 256
+MAX_FILTER_DEPTH = 16
+MAX_ATTRIBUTE_NAME_BYTES = 512
+MAX_FILTER_VALUE_BYTES = 1024
+MAX_ONE_OF_VALUES = 1000
+
 DEFAULT_SCROLL_LIMIT = 100
 MAX_SCROLL_LIMIT = 1000
 # A page of large documents is cut when it reaches this, so that it stays below the message limit.

@@ -30,7 +30,7 @@ class AttributeValue(_message.Message):
     text: _builtins.str
     """At most 1024 bytes of UTF-8. Compared bytewise."""
     number: _builtins.float
-    """Finite. Integers are compared as binary64: exactly up to 2^53."""
+    """Finite. Integers are compared as binary64: exactly up to 2^53. -0.0 is 0.0."""
     boolean: _builtins.bool
     """True or false."""
     def __init__(
@@ -53,9 +53,13 @@ Global___AttributeValue: _TypeAlias = AttributeValue  # noqa: Y015
 @_typing.final
 class Filter(_message.Message):
     """A condition on the attributes of a document. An attribute is named by its key, and inside nested objects by the keys on the
-    way joined with '.': "author.name". A document fulfils a comparison when the attribute's value does, or, for an array of
-    strings, when any of its elements does. A document without the attribute fulfils no comparison.
-    Bounds: at most 256 conditions nested at most 16 deep; attribute names of 1 to 512 bytes.
+    way joined with '.': "author.name". Keys are read as they are written: {"a.b": 1} and {"a": {"b": 1}} are the same attribute,
+    and a document with both has both values. The values of an attribute are the string, number or boolean it is, or, for an
+    array, the strings among its elements; nothing else inside arrays is compared. A document fulfils a comparison when one of
+    the attribute's values does. A document without the attribute fulfils no comparison. Strings of documents are compared whole,
+    however long, and their integers beyond binary64 as infinite.
+    Bounds: at most 256 conditions ("all", "any" and "not" count), nested at most 16 deep (a comparison alone is 1 deep);
+    attribute names of 1 to 512 bytes.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -81,7 +85,7 @@ class Filter(_message.Message):
 
     @_builtins.property
     def exists(self) -> Global___Exists:
-        """The document has the attribute, with any value but null, an empty object included."""
+        """The document has the attribute, with any value but null: also an object or an array, empty ones included."""
 
     @_builtins.property
     def all(self) -> Global___FilterList:
@@ -169,7 +173,9 @@ Global___OneOf: _TypeAlias = OneOf  # noqa: Y015
 
 @_typing.final
 class Range(_message.Message):
-    """An interval of numbers or of strings. At least one bound is required, all of one kind, none boolean."""
+    """An interval of numbers or of strings. At least one bound is required, all of one kind, none boolean. An empty interval
+    is fulfilled by no document.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
