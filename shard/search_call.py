@@ -13,7 +13,7 @@ from shard.search_times import UNKNOWN, SearchTimes
 @dataclass(frozen=True, slots=True)
 class SearchCall:
     """One search. `queries` is n x d float32. `deadline` in the searcher's clock, None for none. `oversampling`:
-    candidates per hit, None for the encoding's default."""
+    candidates per hit, None for the encoding's default. `is_live`: a client asks, not the replica itself."""
 
     queries: FloatArray
     k: int
@@ -21,6 +21,7 @@ class SearchCall:
     oversampling: float | None = None
     deadline: float | None = None
     fields: Fields = field(default_factory=Fields)
+    is_live: bool = True
 
 
 @dataclass(frozen=True, slots=True)
