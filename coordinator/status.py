@@ -78,9 +78,11 @@ class Status:
         servers, heads = await asyncio.gather(self._ask_servers(view), self._read_heads(shards))
         response.members.extend(self._member_status(member, servers) for _, member in sorted(view.members.items()))
         for shard, head in zip(shards, heads, strict=True):
-            name = view.collections[shard.collection_uid].name
-            if not response.collections or response.collections[-1].name != name:
-                response.collections.add(name=name)
+            of = view.collections[shard.collection_uid]
+            if not response.collections or response.collections[-1].name != of.name:
+                response.collections.add(
+                    name=of.name, encoding=of.encoding.name, encoding_requests=of.encoding_requests
+                )
             response.collections[-1].shards.append(_shard_status(shard, head, servers))
         return response
 

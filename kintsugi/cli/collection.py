@@ -1,4 +1,4 @@
-"""Commands about collections: create, list, describe, delete."""
+"""Commands about collections: create, list, describe, encode, delete."""
 
 import dataclasses
 from typing import Any
@@ -6,10 +6,12 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from kintsugi.ann.spec import AUTOMATIC
 from kintsugi.cli import output
-from kintsugi.cli.connection import COLLECTION, client_options, connect, json_option
+from kintsugi.cli.connection import COLLECTION, Encoding, client_options, connect, json_option
+from kintsugi.cli.encode import encode
 from kintsugi.errors import KintsugiError
-from kintsugi.limits import MAX_DIMENSION, MAX_REPLICAS, MAX_SHARDS
+from kintsugi.limits import MAX_DIMENSION, MAX_OVERSAMPLING, MAX_REPLICAS, MAX_SHARDS, MIN_OVERSAMPLING
 from kintsugi.metrics import Metric, StoredType
 from kintsugi.sdk.blocking import Client
 from kintsugi.sdk.types import Collection, Model
@@ -19,7 +21,7 @@ _CREATE_TIMEOUT_S = 60.0
 
 @click.group()
 def collection() -> None:
-    """Create, list, describe and delete collections."""
+    """Create, list, describe, encode and delete collections."""
 
 
 @collection.command()
@@ -33,8 +35,22 @@ def collection() -> None:
 @click.option("--revision", default="", help="Revision of the model, such as a commit.")
 @click.option("--query-prefix", default="", help="What the model wants before each query text.")
 @click.option("--document-prefix", default="", help="What the model wants before each document text.")
-@click.option("--stored", default=StoredType.F32.value, show_default=True, help="Number format of stored vectors.",
-              type=click.Choice([s.value for s in StoredType]))  # fmt: skip
+@click.option(
+    "--stored",
+    default=StoredType.F32.value,
+    show_default=True,
+    help="Number format of stored vectors.",
+    type=click.Choice([s.value for s in StoredType]),
+)
+@click.option(
+    "--encoding",
+    default=AUTOMATIC.name,
+    show_default=True,
+    type=Encoding(),
+    help="How vectors are held in memory: see `kintsugi collection encode --help`.",
+)
+@click.option("--oversampling", type=click.FloatRange(MIN_OVERSAMPLING, MAX_OVERSAMPLING),
+              help="With --encoding: candidates per hit.  [default: the encoding's own]")  # fmt: skip
 @json_option("the collection")
 @client_options
 @click.pass_context
@@ -60,6 +76,9 @@ def create(
     click.echo(f"collection {made.name}: {made.shards} shards x {made.replicas} replicas, model {made.serving_model}")
 
 
+collection.add_command(encode)
+
+
 @collection.command("list")
 @json_option("the collections")
 @client_options
@@ -70,9 +89,11 @@ def list_(as_json: bool, addresses: tuple[str, ...], timeout_s: float) -> None:
     if as_json:
         output.show_json(found)
         return
-    table = output.table("collection", "shards", "replicas", "metric", "stored", "serving model", "dimension")
+    table = output.table(
+        "collection", "shards", "replicas", "metric", "stored", "encoding", "serving model", "dimension"
+    )
     for item in found:
-        table.add_row(item.name, str(item.shards), str(item.replicas), item.metric, item.stored, item.serving_model,
+        table.add_row(item.name, str(item.shards), str(item.replicas), item.metric, item.stored, item.encoding, item.serving_model,
                       str(_serving(item).dimension))  # fmt: skip
     output.console().print(table if found else "no collections")
 
@@ -92,6 +113,8 @@ def describe(name: str, as_json: bool, addresses: tuple[str, ...], timeout_s: fl
     table.add_row("documents", f"{documents:,}")
     table.add_row("shards x replicas", f"{found.shards} x {found.replicas}")
     table.add_row("metric, stored as", f"{found.metric}, {found.stored}")
+    over = f", {found.oversampling:g} candidates per hit" if found.oversampling else ""
+    table.add_row("held in memory as", f"{found.encoding}{over}")
     for model in found.models:
         revision = f" {model.revision}" if model.revision else ""
         serving = " (serving)" if model.name == found.serving_model else ""

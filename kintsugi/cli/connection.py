@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from kintsugi.ann.spec import EncodingKind, parse_name
 from kintsugi.errors import KintsugiError
 from kintsugi.sdk.blocking import Client
 
@@ -47,6 +48,21 @@ class CollectionName(click.ParamType[str]):
 
 
 COLLECTION = CollectionName()
+
+
+class Encoding(click.ParamType[str]):
+    """The written form of an encoding."""
+
+    name = "ENCODING"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return parse_name(str(value)).name
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002 -- click's signature
+        return [CompletionItem(kind) for kind in EncodingKind if kind.startswith(incomplete)]
 
 
 def client_options(command: F) -> F:

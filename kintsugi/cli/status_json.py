@@ -7,7 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from kintsugi.cli.health import judge, lag
-from kintsugi.sdk.status import ClusterStatus, MachineStatus, MemberStatus, ReplicaStatus, ShardStatus
+from kintsugi.sdk.status import (
+    ClusterStatus,
+    IndexVersionStatus,
+    MachineStatus,
+    MemberStatus,
+    ReplicaStatus,
+    ShardStatus,
+)
 
 SCHEMA_VERSION = 1
 
@@ -32,7 +39,12 @@ def document(status: ClusterStatus, at: datetime) -> dict[str, Any]:
         },
         "members": [_member(member) for member in status.members],
         "collections": [
-            {"name": collection.name, "shards": [_shard(shard) for shard in collection.shards]}
+            {
+                "name": collection.name,
+                "encoding": collection.encoding,
+                "encoding_requests": collection.encoding_requests,
+                "shards": [_shard(shard) for shard in collection.shards],
+            }
             for collection in status.collections
         ],
     }
@@ -91,17 +103,23 @@ def _replica(shard: ShardStatus, replica: ReplicaStatus) -> dict[str, Any]:
         "lag": lag(shard, replica),
         "documents": replica.documents if told else None,
         "disk_bytes": replica.disk_bytes if told else None,
-        "index_versions": [
-            {
-                "version": index.version,
-                "model": index.model,
-                "encoding": index.encoding,
-                "state": index.state,
-                "vectors": index.vectors,
-                "checkpoint_seq": index.checkpoint_seq,
-            }
-            for index in replica.index_versions
-        ],
+        "settled_encoding_requests": replica.settled_encoding_requests if told else None,
+        "index_versions": [_index_version(index) for index in replica.index_versions],
+    }
+
+
+def _index_version(index: IndexVersionStatus) -> dict[str, Any]:
+    return {
+        "version": index.version,
+        "model": index.model,
+        "encoding": index.encoding,
+        "state": index.state,
+        "vectors": index.vectors,
+        "vectors_wanted": index.vectors_wanted or None,
+        "reason": index.reason,
+        "code_bytes": index.code_bytes or None,
+        "mapped_bytes": index.mapped_bytes,
+        "checkpoint_seq": index.checkpoint_seq,
     }
 
 

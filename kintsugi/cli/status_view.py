@@ -5,7 +5,7 @@ from rich.table import Table
 
 from kintsugi.cli import output
 from kintsugi.cli.health import Health, judge, lag
-from kintsugi.sdk.status import ClusterStatus, MemberStatus, ReplicaStatus, ShardStatus
+from kintsugi.sdk.status import ClusterStatus, IndexVersionStatus, MemberStatus, ReplicaStatus, ShardStatus
 
 _COLOURS = {Health.OK: "green", Health.DEGRADED: "yellow", Health.FAILING: "red"}
 _GOOD = {"ok", "open", "in-sync", "serving", "SERVING"}
@@ -26,7 +26,7 @@ def view(status: ClusterStatus) -> RenderableType:
         table = output.table(
             *("shard", "log", "replica on", "state", "phase", "durable", "searchable", "lag", "documents", "disk"),
             "index",
-            title=f"collection {collection.name}",
+            title=f"collection {collection.name}, wanted encoding {collection.encoding}",
         )
         for shard in collection.shards:
             _add_shard(table, shard)
@@ -70,13 +70,19 @@ def _replica_cells(shard: ShardStatus, replica: ReplicaStatus) -> list[str]:
     cells = [replica.member, _word(replica.state)]
     if not replica.reachable:
         return [*cells, _word("no answer")]
-    indexes = ", ".join(
-        f"v{index.version} {index.encoding} {_word(index.state)} ({index.vectors:,})"
-        for index in replica.index_versions
-    )
+    indexes = ", ".join(map(_index, replica.index_versions))
     behind = lag(shard, replica)
     numbers = [f"{replica.durable_seq:,}", f"{replica.searchable_seq:,}", "" if behind is None else f"{behind:,}"]
     return [*cells, _word(replica.phase), *numbers, f"{replica.documents:,}", size(replica.disk_bytes), indexes]
+
+
+def _index(index: IndexVersionStatus) -> str:
+    told = f"v{index.version} {index.encoding} {_word(index.state)}"
+    if index.vectors_wanted:
+        return f"{told} ({index.vectors:,} of {index.vectors_wanted:,})"
+    if index.state == "retired":
+        return f"{told} ({output.plain(index.reason)})" if index.reason else told
+    return f"{told} ({index.vectors:,})"
 
 
 def _word(word: str) -> str:

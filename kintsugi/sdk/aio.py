@@ -17,6 +17,7 @@ import numpy.typing as npt
 from opentelemetry.trace import TracerProvider
 
 from kintsugi import limits
+from kintsugi.ann.spec import EncodingSpec
 from kintsugi.errors import NotFound
 from kintsugi.ids import DocId
 from kintsugi.rpc.errors import from_rpc_error
@@ -134,6 +135,7 @@ class AsyncClient:
             metric=convert.metric(metric),
             models=[convert.pack_model(model)],
             stored_element_type=convert.stored_type(options.get("stored", "f32")),
+            encoding=convert.pack_encoding(options.get("encoding", "auto"), options.get("oversampling")),
         )
         request = collections_pb2.CreateCollectionRequest(spec=spec)
         response = await self._connection.call(
@@ -160,6 +162,24 @@ class AsyncClient:
             lambda stubs, left_s: stubs.collections.List(request, timeout=left_s), self._time(options)
         )
         return [convert.unpack_collection(collection) for collection in response.collections]
+
+    async def encode_collection(
+        self,
+        name: str,
+        encoding: str | EncodingSpec,
+        oversampling: float | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Collection:
+        """Changes how the vectors of a collection are held in memory: see CollectionOptions. Returns at once; the replicas
+        build, check and swap one after the other while searches go on, which `status` shows. Raises NotFound."""
+        check_options("encode_collection", options, CallOptions)
+        request = collections_pb2.EncodeCollectionRequest(
+            name=name, encoding=convert.pack_encoding(encoding, oversampling)
+        )
+        response = await self._connection.call(
+            lambda stubs, left_s: stubs.collections.Encode(request, timeout=left_s), self._time(options), changes=True
+        )
+        return convert.unpack_collection(response.collection)
 
     async def delete_collection(self, name: str, **options: Unpack[CallOptions]) -> None:
         """Deletes a collection and all its documents, for good. Raises NotFound when there is none."""

@@ -151,6 +151,7 @@ class Client:
     create_collection = _blocking(AsyncClient.create_collection)
     collection = _blocking(AsyncClient.collection)
     collections = _blocking(AsyncClient.collections)
+    encode_collection = _blocking(AsyncClient.encode_collection)
     delete_collection = _blocking(AsyncClient.delete_collection)
     upsert = _blocking(AsyncClient.upsert)
     update_attributes = _blocking(AsyncClient.update_attributes)

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from google.protobuf import timestamp_pb2
 
 from kintsugi import columns, ids
+from kintsugi.ann import wire as ann_wire
+from kintsugi.ann.spec import EncodingSpec, parse_name
 from kintsugi.errors import InvalidArgument
 from kintsugi.ids import DocId
 from kintsugi.sdk.options import Condition
@@ -103,8 +106,25 @@ def pack_model(model: Model) -> types_pb2.Model:
     )
 
 
+def pack_encoding(encoding: str | EncodingSpec, oversampling: float | None) -> collections_pb2.Encoding:
+    """An encoding by its written form or as a specification; `oversampling` wins over that of the specification."""
+    if isinstance(encoding, EncodingSpec):
+        spec = encoding
+    elif isinstance(encoding, str):
+        try:
+            spec = parse_name(encoding)
+        except ValueError as error:
+            raise InvalidArgument("encoding", str(error).removeprefix("encoding ")) from error
+    else:
+        raise InvalidArgument("encoding", f"is a {type(encoding).__name__}", "must be a string such as 'i8'")
+    if oversampling is not None:
+        spec = msgspec.structs.replace(spec, oversampling=fraction(oversampling, "oversampling"))
+    return ann_wire.to_message(spec)
+
+
 def unpack_collection(message: collections_pb2.Collection) -> Collection:
     spec = message.spec
+    encoding = ann_wire.from_message(spec.encoding)
     return Collection(
         name=spec.name,
         uid=message.uid,
@@ -115,6 +135,8 @@ def unpack_collection(message: collections_pb2.Collection) -> Collection:
         stored=cast("StoredName", _STORED_NAMES.get(spec.stored_element_type, "f32")),
         serving_model=message.serving_model,
         created_at=_time(message.created_at),
+        encoding=encoding.name if encoding is not None else "unknown",
+        oversampling=encoding.oversampling if encoding is not None else 0.0,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from kintsugi.ann.spec import EncodingSpec
 from kintsugi.sdk.types import AcknowledgementName, StoredName
 
 Condition: TypeAlias = Literal["insert", "update"] | Sequence[int] | npt.NDArray[np.integer[Any]] | None
@@ -25,11 +26,16 @@ class CollectionOptions(CallOptions, total=False):
     """shards: 1 to 256. Default: the cluster's.
     replicas: of each shard, 1 to 8. Default: the cluster's.
     stored: the number format of stored vectors, "f32" (default) or "f16".
+    encoding: how vectors are held in memory, such as "f32", "i8", "binary", "recurrent-2", "i8+pca-96" or
+        "binary+prefix-256". Default: "auto", which is f32 for small indexes and i8 from about 1000 vectors on.
+    oversampling: with an encoding: candidates per hit, 1 to 100. Default: the encoding's own.
     timeout_s: default 60, because the call waits until every replica serves."""
 
     shards: int | None
     replicas: int | None
     stored: StoredName
+    encoding: str | EncodingSpec
+    oversampling: float | None
 
 
 class WriteOptions(CallOptions, total=False):

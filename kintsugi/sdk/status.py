@@ -11,7 +11,8 @@ from kintsugi.v1 import cluster_pb2
 
 @dataclass(frozen=True, slots=True)
 class IndexVersionStatus:
-    """One index version of a replica. `checkpoint_seq` is the position of its last checkpoint on disk."""
+    """One index version of a replica. `checkpoint_seq` is the position of its last checkpoint on disk; `vectors_wanted`
+    what it will hold while it is building; `reason` why it was built or refused; `code_bytes` per vector."""
 
     version: int
     model: str
@@ -19,11 +20,16 @@ class IndexVersionStatus:
     state: str
     vectors: int
     checkpoint_seq: int
+    vectors_wanted: int = 0
+    reason: str = ""
+    code_bytes: float = 0.0
+    mapped_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """One replica. What follows `reachable` is not set when its shard server did not answer."""
+    """One replica. What follows `reachable` is not set when its shard server did not answer. While
+    `settled_encoding_requests` is below the collection's `encoding_requests`, its index is not as wanted yet."""
 
     member: str
     state: str
@@ -35,6 +41,7 @@ class ReplicaStatus:
     documents: int
     index_versions: tuple[IndexVersionStatus, ...]
     disk_bytes: int
+    settled_encoding_requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +59,13 @@ class ShardStatus:
 
 @dataclass(frozen=True, slots=True)
 class CollectionStatus:
+    """`encoding`: what its replicas are to have, "auto" for the choice of each; `encoding_requests`: how often one was
+    asked for."""
+
     name: str
     shards: tuple[ShardStatus, ...]
+    encoding: str = "auto"
+    encoding_requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +119,12 @@ def cluster_status(response: cluster_pb2.GetStatusResponse) -> ClusterStatus:
         message=response.message,
         members=tuple(_member(member) for member in response.members),
         collections=tuple(
-            CollectionStatus(collection.name, tuple(_shard(shard) for shard in collection.shards))
+            CollectionStatus(
+                name=collection.name,
+                shards=tuple(_shard(shard) for shard in collection.shards),
+                encoding=collection.encoding,
+                encoding_requests=collection.encoding_requests,
+            )
             for collection in response.collections
         ),
     )
@@ -161,16 +178,22 @@ def _replica(replica: cluster_pb2.ReplicaStatus) -> ReplicaStatus:
         durable_seq=replica.durable_seq,
         searchable_seq=replica.searchable_seq,
         documents=replica.documents,
-        index_versions=tuple(
-            IndexVersionStatus(
-                version=index.version,
-                model=index.model,
-                encoding=index.encoding,
-                state=index.state,
-                vectors=index.vectors,
-                checkpoint_seq=index.checkpoint_seq,
-            )
-            for index in replica.index_versions
-        ),
+        index_versions=tuple(_index_version(index) for index in replica.index_versions),
         disk_bytes=replica.disk_bytes,
+        settled_encoding_requests=replica.settled_encoding_requests,
+    )
+
+
+def _index_version(index: cluster_pb2.IndexVersionStatus) -> IndexVersionStatus:
+    return IndexVersionStatus(
+        version=index.version,
+        model=index.model,
+        encoding=index.encoding,
+        state=index.state,
+        vectors=index.vectors,
+        checkpoint_seq=index.checkpoint_seq,
+        vectors_wanted=index.vectors_wanted,
+        reason=index.reason,
+        code_bytes=index.code_bytes,
+        mapped_bytes=index.mapped_bytes,
     )

@@ -53,7 +53,9 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A collection as it stands. `serving_model` is meant by requests that name no model."""
+    """A collection as it stands. `serving_model` is meant by requests that name no model. `encoding` is how vectors are
+    held in memory, such as "i8", "binary", "recurrent-2" or "i8+pca-96", "auto" for Kintsugi's choice; `oversampling` its
+    searches' candidates per hit, 0 for the encoding's own."""
 
     name: str
     uid: str
@@ -64,6 +66,8 @@ class Collection:
     stored: StoredName
     serving_model: str
     created_at: datetime
+    encoding: str = "auto"
+    oversampling: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

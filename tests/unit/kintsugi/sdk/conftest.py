@@ -240,6 +240,11 @@ class _Collections(collections_pb2_grpc.CollectionsServicer):
         await self.fake.take("List", request)
         return collections_pb2.ListCollectionsResponse(collections=self.fake.collections.values())
 
+    async def Encode(self, request, context):
+        await self.fake.take("Encode", request)
+        self.fake.collections[request.name].spec.encoding.CopyFrom(request.encoding)
+        return collections_pb2.EncodeCollectionResponse(collection=self.fake.collections[request.name])
+
     async def Delete(self, request, context):
         self.fake.requests["DeleteCollection"].append(request)
         there = self.fake.collections.pop(request.name, None)

@@ -15,6 +15,7 @@ from kintsugi import (
     ResourceExhausted,
     Unavailable,
 )
+from kintsugi.ann.spec import EncodingKind, EncodingSpec
 from kintsugi.sdk.connection import Clock
 
 
@@ -251,6 +252,18 @@ async def test_collections_are_described(client):
     assert (made.shards, made.replicas, made.metric, made.stored, made.models) == (2, 1, "dot", "f16", (model,))
 
 
+async def test_a_collection_is_encoded_by_the_written_form_or_a_specification(client, fake):
+    """At its creation and later; the oversampling goes along, and comes back with the few digits it was given."""
+    made = await client.create_collection("docs", Model("m", 32), encoding="i8+pca-16", oversampling=2.5)
+    assert (made.encoding, made.oversampling) == ("i8+pca-16", 2.5)
+    spec = EncodingSpec(EncodingKind.BINARY, oversampling=9)
+    assert (await client.encode_collection("docs", spec)).oversampling == 9
+    encoded = await client.encode_collection("docs", "recurrent", 3.3)
+    assert (encoded.encoding, encoded.oversampling) == ("recurrent-2", 3.3)
+    assert fake.requests["Encode"][1].encoding.bits == 2
+    assert (await client.encode_collection("docs", "auto")).encoding == "auto"
+
+
 async def test_status_and_accepted_loss_are_values(client):
     """The operator's calls return frozen values with the words of the protos."""
     status = await client.status()
@@ -294,6 +307,10 @@ async def test_deletes_say_what_was_there(client):
         (lambda c: c.create_collection("docs", Model("m", -1)), "model.dimension"),
         (lambda c: c.create_collection("docs", Model("m", 2), metric="euclid"), "metric"),
         (lambda c: c.create_collection("docs", Model("m", 2), shards=0), "shards"),
+        (lambda c: c.create_collection("docs", Model("m", 2), encoding="i9"), "encoding 'i9' is not one of auto, f32"),
+        (lambda c: c.encode_collection("docs", "i8-2"), "encoding 'i8-2': bits is 2, must be 0"),
+        (lambda c: c.encode_collection("docs", 8), "encoding is a int"),
+        (lambda c: c.encode_collection("docs", "i8", 0), "oversampling is 0"),
     ],
 )
 async def test_what_the_wire_cannot_carry_is_refused_with_its_field(client, fake, call, field):
