@@ -4,6 +4,7 @@ One object to open, ask and close, so that nobody sees half of them. Knows nothi
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -46,6 +47,8 @@ class Engine:
     durable: SeqWaiters
     settings: ShardSettings
     progress: Progress = field(default_factory=Progress)
+    # Ends long work on the files, which close() would wait for.
+    closing: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def open(
@@ -145,6 +148,7 @@ class Engine:
 
     def close(self) -> None:
         """Saves a checkpoint and closes everything, whatever of it fails. Blocks."""
+        self.closing.set()
         with ExitStack() as closing:
             closing.callback(self.storage.close)
             closing.callback(self.durable.fail, "the replica is closed", "REPLICA_CLOSED")

@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from kintsugi.metrics import FloatArray
-from shard.environment import Databases
+from shard.environment import META_STATE, Databases
 from shard.journal import Rows
 from shard.layout import (
     MAX_KEY_BYTES,
     ROW_BYTES,
     DocumentRecord,
+    State,
     decode_document,
+    decode_state,
     document_content,
     document_name,
     id_and_row,
@@ -80,6 +82,14 @@ class Page:
 
     documents: list[StoredDocument]
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """How many there are, as the sub-databases count them."""
+
+    ids: int
+    vectors: int
 
 
 def find_row(txn: Any, ids: Any, encoded: bytes) -> int | None:
@@ -158,6 +168,35 @@ class Reader:
             texts=[str(text, "utf-8") for _, text in contents] if fields.text else [],
         )
 
+    def state(self) -> State:
+        """What changes with every batch, the position among it."""
+        return decode_state(self._txn.get(META_STATE, None, self._databases.meta))
+
+    def entries(self) -> Entries:
+        ids, vectors = (self._txn.stat(one)["entries"] for one in (self._databases.ids, self._databases.vectors))
+        return Entries(int(ids), int(vectors))
+
+    def documents_after(self, row: int, limit: int) -> list[DocumentRecord]:
+        """The next documents behind a row, in row order. Their attributes and texts are views that end with the
+        transaction."""
+        cursor = self._txn.cursor(self._databases.documents)
+        if not cursor.set_range(number(row + 1)):
+            return []
+        found = zip(cursor.iternext(), range(limit), strict=False)
+        return [decode_document(int.from_bytes(key, "big"), value) for (key, value), _ in found]
+
+    def check_row(self, document: DocumentRecord) -> None:
+        """Raises StorageCorrupt unless the document's id leads to it."""
+        if find_row(self._txn, self._databases.ids, document.id) != document.row:
+            raise StorageCorrupt(f"the id of the document in row {document.row} does not lead there")
+
+    def vector(self, model: int, row: int) -> memoryview:
+        """The elements of a vector that must be there, as a view that ends with the transaction."""
+        value: memoryview | None = self._txn.get(vector_key(model, row), None, self._databases.vectors)
+        if value is None:
+            raise StorageCorrupt(f"row {row} lacks its vector of model {model}")
+        return value
+
     def get(self, ids: Sequence[bytes], fields: Fields = NOTHING) -> list[StoredDocument | None]:
         """The documents in the order of the ids, None for those that do not exist."""
         found = (find_document(self._txn, self._databases, encoded) for encoded in ids)
@@ -202,11 +241,7 @@ class Reader:
     def _stored(self, document: DocumentRecord, fields: Fields) -> StoredDocument:
         vectors: dict[int, bytes] = {}
         if fields.vectors:
-            for model in document.models:
-                value = self._txn.get(vector_key(model, document.row), None, self._databases.vectors)
-                if value is None:
-                    raise StorageCorrupt(f"row {document.row} lacks its vector of model {model}")
-                vectors[model] = bytes(value)
+            vectors = {model: bytes(self.vector(model, document.row)) for model in document.models}
         return StoredDocument(
             id=document.id,
             row=document.row,

@@ -25,6 +25,7 @@ from shard.folders import SNAPSHOT_PREFIX
 from shard.host import Host
 from shard.peers import from_wire, to_wire
 from shard.replica import Replica
+from shard.verify import Verifier
 
 SNAPSHOT_CHUNK_BYTES = 2**20
 TAIL_CHUNK_RECORDS = 256
@@ -57,6 +58,7 @@ class ShardService(ShardServicer):
         self._lifecycle = lifecycle
         self._data = data
         self._waiting = waiting
+        self._verifier = Verifier()
 
     # --- Reads --------------------------------------------------------------------------------------------------------
 
@@ -82,6 +84,21 @@ class ShardService(ShardServicer):
     ) -> shard_pb2.ScrollDocumentsResponse:
         replica, engine = await self._answering(request, context)
         return await asyncio.to_thread(reading.scroll, engine, replica.collection, request)
+
+    async def VerifyReplica(
+        self, request: shard_pb2.VerifyReplicaRequest, context: Context
+    ) -> shard_pb2.VerifyReplicaResponse:
+        engine = self._host.replica(request.replica).answering()
+        verified = await self._verifier.verify(engine, request.queries, request.k, remaining_s(context))
+        return shard_pb2.VerifyReplicaResponse(
+            position=to_wire(verified.content.position),
+            content_digest=verified.content.digest,
+            documents=verified.content.documents,
+            index_version=verified.index_version,
+            encoding=verified.encoding,
+            queries=verified.queries,
+            recall=verified.recall,
+        )
 
     async def _answering(self, request: Read, context: Context) -> tuple[Replica, Engine]:
         replica = self._host.replica(request.replica)
