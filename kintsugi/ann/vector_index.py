@@ -114,6 +114,18 @@ class VectorIndex:
         """Rows removed or replaced since the index was built. Each leaves the graph a little worse."""
         return self._removals
 
+    @property
+    def memory_bytes(self) -> int:
+        """What vectors and links take, slots of removed rows included. Not usearch's own figure, which is that of its
+        arenas."""
+        with self._lock:
+            return int(self._index.serialized_length)
+
+    def rows(self) -> Rows:
+        """The rows that are there, in no order."""
+        with self._lock:
+            return np.array(self._index.keys[:], dtype=np.uint64) if self._size else np.empty(0, dtype=np.uint64)
+
     def add(self, rows: Rows, vectors: FloatArray) -> None:
         """Adds rows, replacing those that are there. `rows` holds no duplicates."""
         for start in range(0, len(rows), _ENCODE_CHUNK):
@@ -124,7 +136,7 @@ class VectorIndex:
                     self._add_chunk(chunk[place : place + _ADD_CHUNK], codes[place : place + _ADD_CHUNK])
 
     def remove(self, rows: Rows) -> None:
-        """Removes those of the rows that are there."""
+        """Removes those of the rows that are there. `rows` holds no duplicates."""
         for start in range(0, len(rows), _REMOVE_CHUNK):
             with self._lock:
                 self._remove_chunk(rows[start : start + _REMOVE_CHUNK])
