@@ -24,6 +24,7 @@ from coordinator.services.documents import DocumentsService
 from coordinator.settings import CoordinatorSettings
 from coordinator.shard_log import ShardLogs
 from coordinator.status import Status
+from coordinator.verify import Verify
 from coordinator.views import Views
 from coordinator.writes import Writes
 from kintsugi.cancelling import end
@@ -122,7 +123,8 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
     )
     server.add(add_DocumentsServicer_to_server, documents)
     server.add(add_SearchServicer_to_server, reading.search_service)
-    server.add(add_ClusterServicer_to_server, ClusterService(status, AcceptLoss(watcher, calls, verify)))
+    cluster = ClusterService(status, AcceptLoss(watcher, calls, verify), Verify(views, calls), time.monotonic)
+    server.add(add_ClusterServicer_to_server, cluster)
     observing = Observing(reading.admission, writes)
     parts = (settings, member, lifecycle, channels, redis, store, watcher)
     return Parts(*parts, writes, observing, housekeeping, leftovers, server)

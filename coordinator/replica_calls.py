@@ -43,6 +43,13 @@ class ReplicaCalls:
         with grpc_errors():
             return await stub.GetServerStatus(shard_pb2.GetServerStatusRequest(), timeout=timeout_s)
 
+    async def verify(
+        self, member: str, request: shard_pb2.VerifyReplicaRequest, timeout_s: float
+    ) -> shard_pb2.VerifyReplicaResponse:
+        stub = self._stub(member)
+        with grpc_errors():
+            return await stub.VerifyReplica(request, timeout=timeout_s)
+
     def _stub(self, member: str) -> "shard_pb2_grpc.ShardAsyncStub":
         view = self._view()
         members: Mapping[str, Member] = view.members if view else {}

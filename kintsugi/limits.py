@@ -39,6 +39,16 @@ MAX_SCROLL_LIMIT = 1000
 # A page of large documents is cut when it reaches this, so that it stays below the message limit.
 MAX_PAGE_BYTES = 16 * 2**20
 
+DEFAULT_DELETE_LIMIT = 10_000
+MAX_DELETE_LIMIT = 100_000
+
+DEFAULT_VERIFY_QUERIES = 100
+MAX_VERIFY_QUERIES = 1000
+DEFAULT_VERIFY_K = 10
+MAX_VERIFY_K = 100
+
 DEFAULT_DEADLINE_S = 10.0
+# Of a check that scans every vector of every replica.
+DEFAULT_VERIFY_DEADLINE_S = 600.0
 # gRPC refuses larger messages; above the largest legal batch with room for ids and framing.
 MAX_MESSAGE_BYTES = 48 * 2**20
