@@ -2,7 +2,8 @@
 
 The versions of a replica begin with its opening, live by the table of kintsugi/registry/index_versions.py, and the
 registry mirrors them: one write brings it up to date, whatever it missed or still says of an earlier opening. For people
-and coordinators to see; nothing in the shard server waits for it.
+and coordinators to see, and for the replicas of a shard to take turns in building: a claim is a version that the registry
+says is BUILDING before its build begins (kintsugi/registry/rollout.py). Nothing else in the shard server waits for it.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import Collection as AnyOf
 from kintsugi.errors import KintsugiError
 from kintsugi.registry.index_versions import ENTRIES, IndexVersionEvent, moved, swap
 from kintsugi.registry.records import Collection, IndexVersion, IndexVersionState, Record, View, field_of
+from kintsugi.registry.rollout import is_alone, why_wait
 from kintsugi.registry.store import Delete
 from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.telemetry import LogEvent, logger
@@ -33,11 +35,14 @@ class IndexReports:
         self._versions: dict[_Key, dict[int, IndexVersion]] = {}
         self._untold: set[_Key] = set()
         self._arrived = asyncio.Event()
+        # A claim and the telling of what arrived must not overtake each other.
+        self._writing = asyncio.Lock()
 
     def reporter(self, collection: Collection, shard: int, loop: asyncio.AbstractEventLoop) -> OnVersion:
         """The callback of the indexer of a replica that is being opened; may be called from any thread."""
         key = (collection.uid, shard)
         versions = self._versions[key] = {}
+        self._tell(key)  # whatever the opening before was building, it no longer is
 
         def take(number: int, encoding: str, event: IndexVersionEvent) -> None:
             if self._versions.get(key) is versions:  # else it was opened anew, and this comes from the one before
@@ -46,13 +51,65 @@ class IndexReports:
                     versions[number] = IndexVersion(*names, ENTRIES[event])
                 else:
                     _advance(versions, number, event)
-                self._untold.add(key)
-                self._arrived.set()
+                self._tell(key)
 
         def report(number: int, encoding: str, event: IndexVersionEvent) -> None:
             loop.call_soon_threadsafe(take, number, encoding, event)
 
         return report
+
+    async def claim(self, wanted: IndexVersion) -> str:
+        """Says in the registry that a replica of this server builds, if it may; else returns why not yet. Raises
+        Unavailable when the registry cannot be asked. What nobody else has to know is claimed without it: a replica that
+        is alone builds also while Redis is down."""
+        key, view = (wanted.collection_uid, wanted.shard), self._watcher.view
+        versions = self._versions.get(key)
+        if versions is None or view is None:
+            return "the replica is not open"
+        if why := self._busy_with(key, view):
+            return why
+        if is_alone(view, self._member, *key):
+            versions[wanted.version] = wanted
+            self._tell(key)
+            return ""
+        async with self._writing:
+            why = await self._claim_in_registry(wanted)
+            if not why and self._versions.get(key) is versions:
+                versions[wanted.version] = wanted
+        return why
+
+    def give_back(self, collection_uid: str, shard: int, version: int) -> None:
+        """Forgets a claim whose build never began, also one of which it is not known whether the registry has it."""
+        key = (collection_uid, shard)
+        self._versions.get(key, {}).pop(version, None)
+        self._tell(key)
+
+    async def _claim_in_registry(self, wanted: IndexVersion) -> str:
+        why = ""
+
+        def change(view: View) -> list[IndexVersion]:
+            nonlocal why
+            why = why_wait(view, self._watcher.leases, self._member, wanted.collection_uid, wanted.shard)
+            return [] if why else [wanted]
+
+        await self._watcher.update(change)
+        return why
+
+    def _busy_with(self, key: _Key, view: View) -> str:
+        """The build that this server is busy with, beside that of one replica: one at a time bounds memory and work."""
+        for other, versions in self._versions.items():
+            shard = view.shards.get(other)
+            if other == key or shard is None or self._member not in shard.replicas:
+                continue
+            for version in versions.values():
+                if version.state.is_in_the_making:
+                    name = view.collections[version.collection_uid].name
+                    return f"version {version.version} of {name}/{version.shard} on this server is {version.state}"
+        return ""
+
+    def _tell(self, key: _Key) -> None:
+        self._untold.add(key)
+        self._arrived.set()
 
     async def run(self) -> None:
         """Writes what arrives, until cancelled."""
@@ -61,7 +118,8 @@ class IndexReports:
             self._arrived.clear()
             untold, self._untold = self._untold, set()
             try:
-                view = await self._watcher.update(functools.partial(self._changes, untold))
+                async with self._writing:
+                    view = await self._watcher.update(functools.partial(self._changes, untold))
             except KintsugiError as error:
                 _log.debug(LogEvent.INDEX_REPORT_POSTPONED, error=str(error))
                 await asyncio.sleep(RETRY_S)

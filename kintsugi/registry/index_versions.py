@@ -24,6 +24,8 @@ class IndexVersionEvent(StrEnum):
     SWAPPED_OUT = "swapped-out"
     # It did not pass its check.
     FAILED = "failed"
+    # Another encoding is wanted before it was built.
+    ABANDONED = "abandoned"
 
 
 # How a version comes into being.
@@ -36,6 +38,7 @@ TRANSITIONS: dict[IndexVersionState, dict[IndexVersionEvent, IndexVersionState]]
     IndexVersionState.BUILDING: {
         IndexVersionEvent.BUILT: IndexVersionState.READY,
         IndexVersionEvent.FAILED: IndexVersionState.RETIRED,
+        IndexVersionEvent.ABANDONED: IndexVersionState.RETIRED,
     },
     IndexVersionState.READY: {IndexVersionEvent.SWAPPED_IN: IndexVersionState.SERVING},
     IndexVersionState.SERVING: {IndexVersionEvent.SWAPPED_OUT: IndexVersionState.RETIRED},

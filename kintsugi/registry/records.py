@@ -44,6 +44,11 @@ class IndexVersionState(StrEnum):
     SERVING = "serving"
     RETIRED = "retired"
 
+    @property
+    def is_in_the_making(self) -> bool:
+        """Whether its replica is busy with it, beside the version that serves."""
+        return self in {IndexVersionState.BUILDING, IndexVersionState.READY}
+
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An embedding model version. `number` names it within its collection, from 1, and is never reused."""

@@ -39,12 +39,15 @@ class LogEvent(Name):
     LEFTOVER_LOG_REMOVED = "leftover_log_removed", "a log that no collection has was removed from Redis"
     HOLD_BROKEN = "hold_broken", "a log kept too much for a joining replica and no longer waits for it; it starts over"
     TRIM_POSTPONED = "trim_postponed", "the journal was not trimmed; tried again"
+    ATTRIBUTES_INDEXING = "attributes_indexing", "a database of an earlier release gets its attribute index as it opens"
+    ATTRIBUTES_INDEXED = "attributes_indexed", "the attribute index is complete"
     BOOTSTRAP_STARTED = "bootstrap_started", "a replica copies from a peer"
     DIVERGENT_TAIL_SAVED = "divergent_tail_saved", "records that only this replica held were written to a file"
     INDEX_REPORT_POSTPONED = (
         "index_report_postponed",
         "the registry did not take the state of an index version; tried again",
     )
+    BUILD_POSTPONED = "build_postponed", "a replica could not ask for its turn to build; tried again"
     INDEX_BUILD_STARTED = "index_build_started", "an index version is being built"
     INDEX_BUILT = "index_built", "an index version was built and measured"
     INDEXER_FAILED = "indexer_failed", "the index no longer follows its replica, which leaves the in-sync set"

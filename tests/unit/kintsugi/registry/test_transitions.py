@@ -35,6 +35,7 @@ REPLICA_OUTCOMES = {
 INDEX_OUTCOMES = {
     (IndexVersionState.BUILDING, IndexVersionEvent.BUILT): IndexVersionState.READY,
     (IndexVersionState.BUILDING, IndexVersionEvent.FAILED): IndexVersionState.RETIRED,
+    (IndexVersionState.BUILDING, IndexVersionEvent.ABANDONED): IndexVersionState.RETIRED,
     (IndexVersionState.READY, IndexVersionEvent.SWAPPED_IN): IndexVersionState.SERVING,
     (IndexVersionState.SERVING, IndexVersionEvent.SWAPPED_OUT): IndexVersionState.RETIRED,
 }

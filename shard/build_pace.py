@@ -1,0 +1,41 @@
+"""How much of a core the builds of a shard server may take: all of it while nobody searches, else a share.
+
+A duty cycle: whoever worked for a time rests so long that its part of both is the share. Arithmetic on a clock that is
+given; sleeps nowhere and knows nothing of builds.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+# Searches are being served until this long after the last one.
+SEARCHING_S = 1.0
+
+
+class BuildPace:
+    """For all builds of a process together; from any thread. `share` of one core, above 0, at most 1. `clock`: a monotonic
+    one in seconds."""
+
+    def __init__(self, share: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._share = share
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._searched_at = float("-inf")
+        self._rest_until = float("-inf")
+
+    def searched(self) -> None:
+        """A client searches."""
+        self._searched_at = self._clock()
+
+    def worked(self, seconds: float) -> None:
+        """A build took so long. What several owe adds up."""
+        rest_s = seconds * (1.0 / self._share - 1.0)
+        with self._guard:
+            self._rest_until = max(self._rest_until, self._clock()) + rest_s
+
+    def rest_s(self) -> float:
+        """How long builds have to rest from now. 0 while nobody searches, whatever they owe."""
+        now = self._clock()
+        if now - self._searched_at > SEARCHING_S:
+            return 0.0
+        return max(0.0, self._rest_until - now)
