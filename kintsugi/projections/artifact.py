@@ -1,0 +1,141 @@
+"""Projections as files: content-addressed, versioned, checked before they are believed. Pure.
+
+A file is a header line of JSON (magic, format version, SHA-256 of the rest), then msgpack. Reading checks the digest, every
+shape and that every element is finite: a forged or damaged file raises ArtifactInvalid and nothing else.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from kintsugi.metrics import Metric
+from kintsugi.projections.projection import Affine, Chain, Kind, Projection, ResidualMlp
+
+FORMAT_VERSION = 1
+MAX_BYTES = 32 * 2**20
+
+_MAGIC = "kintsugi-projection"
+
+
+class ArtifactInvalid(ValueError):
+    """Bytes that are no projection of this format, or not as they were written."""
+
+
+class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    magic: str
+    format_version: int
+    sha256: str
+
+
+class _Array(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class _Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    kind: str
+    metric: Metric
+    arrays: dict[str, _Array]
+
+
+# Made once: msgspec crashes when two threads are the first to decode the same type.
+_READ_HEADER = msgspec.json.Decoder(_Header)
+_READ_LINKS = msgspec.msgpack.Decoder(tuple[_Link, ...])
+
+_AFFINE = ("weights", "bias")
+_MLP = ("weights", "bias", "hidden", "hidden_bias", "output")
+
+
+def pack(projection: Projection) -> bytes:
+    """Serialises a projection. Raises ValueError above MAX_BYTES."""
+    body = msgspec.msgpack.encode(tuple(map(_link, _links(projection))))
+    header = _Header(_MAGIC, FORMAT_VERSION, hashlib.sha256(body).hexdigest())
+    packed = msgspec.json.encode(header) + b"\n" + body
+    if len(packed) > MAX_BYTES:
+        raise ValueError(f"the projection takes {len(packed)} bytes, must take at most {MAX_BYTES}")
+    return packed
+
+
+def digest(packed: bytes) -> str:
+    """The name of an artifact: the SHA-256 of its bytes, in hex."""
+    return hashlib.sha256(packed).hexdigest()
+
+
+def unpack(packed: bytes) -> Projection:
+    """Inverts `pack`. Raises ArtifactInvalid."""
+    if len(packed) > MAX_BYTES:
+        raise ArtifactInvalid(f"has {len(packed)} bytes, must have at most {MAX_BYTES}")
+    head, _, body = packed.partition(b"\n")
+    try:
+        header = _READ_HEADER.decode(head)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ArtifactInvalid(f"is no projection: {error}") from error
+    if header.magic != _MAGIC or header.format_version != FORMAT_VERSION:
+        found = f"{header.magic!r} version {header.format_version}"
+        raise ArtifactInvalid(f"is {found}, must be {_MAGIC!r} version {FORMAT_VERSION}")
+    if hashlib.sha256(body).hexdigest() != header.sha256:
+        raise ArtifactInvalid("does not match its checksum")
+    try:
+        links = [_projection(link) for link in _READ_LINKS.decode(body)]
+        return links[0] if len(links) == 1 else Chain(tuple(links))
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ArtifactInvalid(f"cannot be read: {error}") from error
+
+
+def _links(projection: Projection) -> Sequence[Projection]:
+    if not isinstance(projection, Chain):
+        return [projection]
+    return [simple for link in projection.links for simple in _links(link)]
+
+
+def _link(projection: Projection) -> _Link:
+    names = _MLP if isinstance(projection, ResidualMlp) else _AFFINE
+    arrays = {name: np.ascontiguousarray(getattr(projection, name), dtype="<f4") for name in names}
+    return _Link(
+        projection.kind,
+        projection.metric,
+        {name: _Array(array.shape, array.tobytes()) for name, array in arrays.items()},
+    )
+
+
+def _projection(link: _Link) -> Projection:
+    kind = Kind(link.kind)
+    if kind is Kind.CHAIN:
+        raise ValueError("a chain holds a chain")
+    wanted = _MLP if kind is Kind.MLP else _AFFINE
+    if set(link.arrays) != set(wanted):
+        raise ValueError(f"a {kind} projection has arrays {sorted(link.arrays)}, must have {sorted(wanted)}")
+    arrays = {name: _array(name, link.arrays[name]) for name in wanted}
+    source, target = _shape(arrays, "weights", 2)
+    _require_shape(arrays, "bias", (target,))
+    if kind is not Kind.MLP:
+        return Affine(kind, link.metric, arrays["weights"], arrays["bias"])
+    _, hidden = _shape(arrays, "hidden", 2)
+    _require_shape(arrays, "hidden", (source, hidden))
+    _require_shape(arrays, "hidden_bias", (hidden,))
+    _require_shape(arrays, "output", (hidden, target))
+    return ResidualMlp(link.metric, *(arrays[name] for name in _MLP))
+
+
+def _array(name: str, stored: _Array) -> npt.NDArray[np.float32]:
+    if any(size < 1 for size in stored.shape) or 4 * int(np.prod(stored.shape)) != len(stored.data):
+        raise ValueError(f"{name} has shape {stored.shape} and {len(stored.data)} bytes")
+    array = np.frombuffer(stored.data, dtype="<f4").reshape(stored.shape)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has elements that are not finite")
+    return array
+
+
+def _shape(arrays: dict[str, npt.NDArray[np.float32]], name: str, axes: int) -> tuple[int, ...]:
+    shape = arrays[name].shape
+    if len(shape) != axes:
+        raise ValueError(f"{name} has {len(shape)} axes, must have {axes}")
+    return shape
+
+
+def _require_shape(arrays: dict[str, npt.NDArray[np.float32]], name: str, shape: tuple[int, ...]) -> None:
+    if arrays[name].shape != shape:
+        raise ValueError(f"{name} has shape {arrays[name].shape}, must have {shape}")
