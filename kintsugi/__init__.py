@@ -48,10 +48,12 @@ if TYPE_CHECKING:
         SearchResult,
         WriteResult,
     )
+    from kintsugi.sdk.verifying import Agreement, ReplicaCheck, ShardVerdict, verdicts
 
 __all__ = [
     "Aborted",
     "AcceptedLoss",
+    "Agreement",
     "AlreadyExists",
     "AsyncClient",
     "BatchResult",
@@ -74,14 +76,24 @@ __all__ = [
     "OutOfRange",
     "Outcome",
     "Page",
+    "ReplicaCheck",
     "ResourceExhausted",
     "RetryPolicy",
     "SearchResult",
+    "ShardVerdict",
     "Unavailable",
     "WriteResult",
+    "verdicts",
 ]
 
-_MODULES = ("kintsugi.errors", "kintsugi.sdk.types", "kintsugi.sdk.retry", "kintsugi.sdk.aio", "kintsugi.sdk.blocking")
+_MODULES = (
+    "kintsugi.errors",
+    "kintsugi.sdk.types",
+    "kintsugi.sdk.verifying",
+    "kintsugi.sdk.retry",
+    "kintsugi.sdk.aio",
+    "kintsugi.sdk.blocking",
+)
 
 
 def __getattr__(name: str) -> Any:

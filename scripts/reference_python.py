@@ -10,9 +10,9 @@ from functools import cache
 
 import kintsugi
 from kintsugi import ids
-from kintsugi.sdk import aio, blocking, convert, options, status, types
+from kintsugi.sdk import aio, blocking, convert, options, status, types, verifying
 
-VALUE_MODULES = (types, status)
+VALUE_MODULES = (types, status, verifying)
 ALIAS_MODULES = (ids, convert, options, types)
 OPTION = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
 SAME_AS = re.compile(r"^as in (\w+)\.$")

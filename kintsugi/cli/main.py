@@ -20,6 +20,7 @@ from kintsugi.cli.search import search
 from kintsugi.cli.status import status
 from kintsugi.cli.transfer import export, import_
 from kintsugi.cli.up import up
+from kintsugi.cli.verify import verify
 from kintsugi.errors import KintsugiError
 
 _DISTRIBUTION = "kintsugi-search"
@@ -42,7 +43,7 @@ def cli() -> None:
     """A sharded vector search cluster that changes embedding models while it serves."""
 
 
-for command in (up, demo, status, doctor, collection, import_, export, search, init, recover, completion):
+for command in (up, demo, status, doctor, collection, import_, export, search, verify, init, recover, completion):
     cli.add_command(command)
 
 

@@ -5,8 +5,7 @@ class is the status, which `status` names, `field` what was at fault, `retry_del
 `UNAVAILABLE` and `RESOURCE_EXHAUSTED` are retried within the time of the call, over all coordinators.
 """
 
-import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self, Unpack
@@ -21,7 +20,7 @@ from kintsugi.ann.spec import EncodingSpec
 from kintsugi.errors import NotFound
 from kintsugi.ids import DocId
 from kintsugi.rpc.errors import from_rpc_error
-from kintsugi.sdk import convert, progress, transfer
+from kintsugi.sdk import convert, progress, requests, transfer
 from kintsugi.sdk.bulk import DEFAULT_BATCH, DEFAULT_STALL_S, DEFAULT_WINDOW, BulkPlan, BulkUpload
 from kintsugi.sdk.coalesce import Coalescer
 from kintsugi.sdk.connection import Clock, Connection, Stubs
@@ -60,7 +59,8 @@ from kintsugi.sdk.types import (
     SearchResult,
     WriteResult,
 )
-from kintsugi.v1 import cluster_pb2, collections_pb2, documents_pb2, search_pb2, types_pb2
+from kintsugi.sdk.verifying import ReplicaCheck, replica_check
+from kintsugi.v1 import cluster_pb2, collections_pb2, documents_pb2, search_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:7700"
 # Creating a collection waits until each of its replicas serves.
@@ -127,17 +127,7 @@ class AsyncClient:
         Raises AlreadyExists when the name stands for another specification, FailedPrecondition when there are fewer
         live shard servers than replicas."""
         check_options("create_collection", options, CollectionOptions)
-        shards, replicas = options.get("shards"), options.get("replicas")
-        spec = collections_pb2.CollectionSpec(
-            name=name,
-            shards=0 if shards is None else convert.bounded(shards, "shards", limits.MAX_SHARDS),
-            replicas=0 if replicas is None else convert.bounded(replicas, "replicas", limits.MAX_REPLICAS),
-            metric=convert.metric(metric),
-            models=[convert.pack_model(model)],
-            stored_element_type=convert.stored_type(options.get("stored", "f32")),
-            encoding=convert.pack_encoding(options.get("encoding", "auto"), options.get("oversampling")),
-        )
-        request = collections_pb2.CreateCollectionRequest(spec=spec)
+        request = requests.create(name, model, metric, options)
         response = await self._connection.call(
             lambda stubs, left_s: stubs.collections.Create(request, timeout=left_s),
             options.get("timeout_s", max(CREATE_TIMEOUT_S, self._timeout_s)),
@@ -223,7 +213,7 @@ class AsyncClient:
         items = Items(ids, attributes, texts, options.get("condition"))
         items.check()
         named = convert.by_model(vectors, options.get("model", ""), len(ids))
-        request = self._write_request(collection, items, options)
+        request = requests.upsert(collection, items, options)
         request.vectors.extend(convert.pack_model_vectors(named))
         return await self._upsert(request, options)
 
@@ -239,18 +229,7 @@ class AsyncClient:
         check_options("update_attributes", options, UpdateOptions)
         items = Items(ids, attributes, None, options.get("condition"))
         items.check()
-        return await self._upsert(self._write_request(collection, items, options), options)
-
-    def _write_request(self, collection: str, items: Items, options: UpdateOptions) -> documents_pb2.UpsertRequest:
-        return documents_pb2.UpsertRequest(
-            collection=collection,
-            documents=[items.pack(i) for i in range(len(items.ids))],
-            acknowledgement=convert.acknowledgement(options.get("acknowledgement", "durable")),
-            durable_replicas=convert.bounded(
-                options.get("durable_replicas", 1), "durable_replicas", limits.MAX_REPLICAS
-            ),
-            request_id=options.get("request_id", "") or uuid.uuid4().hex,
-        )
+        return await self._upsert(requests.upsert(collection, items, options), options)
 
     async def _upsert(self, request: documents_pb2.UpsertRequest, options: CallOptions) -> WriteResult:
         response = await self._connection.call(
@@ -284,10 +263,8 @@ class AsyncClient:
         plan = BulkPlan(
             collection=collection,
             acknowledgement=convert.acknowledgement(options.get("acknowledgement", "durable")),
-            durable_replicas=convert.bounded(
-                options.get("durable_replicas", 1), "durable_replicas", limits.MAX_REPLICAS
-            ),
-            request_id=options.get("request_id", "") or uuid.uuid4().hex,
+            durable_replicas=requests.durable_replicas(options),
+            request_id=requests.request_id(options),
             batch=convert.bounded(options.get("batch", DEFAULT_BATCH), "batch", limits.MAX_BATCH_ITEMS),
             window=convert.bounded(options.get("window", DEFAULT_WINDOW), "window", 1024),
             stall_s=options.get("timeout_s", DEFAULT_STALL_S),
@@ -305,18 +282,7 @@ class AsyncClient:
         """Deletes 1 to 1000 documents; `found` of the result says which were there. versions: per id the version that
         the document must have to be deleted, 0 for any."""
         check_options("delete", options, WriteOptions)
-        items = Items(ids, condition=versions)
-        items.check()
-        request = documents_pb2.DeleteRequest(
-            collection=collection,
-            ids=convert.pack_ids(ids),
-            expected_versions=convert.pack_versions(versions),
-            acknowledgement=convert.acknowledgement(options.get("acknowledgement", "durable")),
-            durable_replicas=convert.bounded(
-                options.get("durable_replicas", 1), "durable_replicas", limits.MAX_REPLICAS
-            ),
-            request_id=options.get("request_id", "") or uuid.uuid4().hex,
-        )
+        request = requests.delete(collection, ids, versions, options)
         response = await self._connection.call(
             lambda stubs, left_s: stubs.documents.Delete(request, timeout=left_s),
             self._time(options),
@@ -331,7 +297,7 @@ class AsyncClient:
         """Reads documents by id, any number of them, in the order of the ids; those that do not exist are `missing`."""
         check_options("get", options, FieldOptions)
         Items(ids).check()
-        fields = _fields(options)
+        fields = requests.fields(options)
         documents: list[Document] = []
         missing: list[DocId] = []
         # An empty call still goes to the server, which knows whether the collection exists.
@@ -371,7 +337,7 @@ class AsyncClient:
         """The next documents in the order of their ids, after the page that gave `page_token`. limit: 1 to 1000; a
         page of large documents may hold fewer."""
         check_options("scroll_page", options, FieldOptions)
-        fields = _fields(options)
+        fields = requests.fields(options)
         request = documents_pb2.ScrollRequest(
             collection=collection,
             page_token=page_token,
@@ -431,7 +397,7 @@ class AsyncClient:
             collection=collection,
             model=options.get("model", ""),
             dimension=len(query),
-            options=_search_options(k, options).SerializeToString(deterministic=True),
+            options=requests.search_options(k, options).SerializeToString(deterministic=True),
             timeout_s=self._time(options),
         )
         return await self._coalescer.search(shared, query)
@@ -446,7 +412,7 @@ class AsyncClient:
             search_pb2.SearchBatchRequest(
                 collection=collection,
                 vectors=convert.pack_model_vectors({options.get("model", ""): matrix}),
-                options=_search_options(k, options),
+                options=requests.search_options(k, options),
             ),
             self._time(options),
         )
@@ -500,27 +466,31 @@ class AsyncClient:
         )
         return AcceptedLoss(tuple(response.given_up_members), response.kept_seq, response.message)
 
+    async def verify(
+        self,
+        collection: str,
+        queries: int = limits.DEFAULT_VERIFY_QUERIES,
+        k: int = limits.DEFAULT_VERIFY_K,
+        **options: Unpack[CallOptions],
+    ) -> AsyncIterator[ReplicaCheck]:
+        """Checks every replica of a collection and gives each one's findings as it finishes; `kintsugi.verdicts` says what
+        they mean. A replica digests all that it holds, and searches for `queries` (1 to 1000) of its own vectors, with
+        its index and exactly, for the `k` (1 to 100) best. Read-only and heavy. timeout_s is 600 unless it is given.
+
+        A replica that cannot be checked is given with its failure. Raises NotFound, and Unavailable when the coordinator
+        goes away in the middle."""
+        check_options("verify", options, CallOptions)
+        request = cluster_pb2.VerifyRequest(
+            collection=collection,
+            queries=convert.bounded(queries, "queries", limits.MAX_VERIFY_QUERIES),
+            k=convert.bounded(k, "k", limits.MAX_VERIFY_K),
+        )
+        answers = self._connection.stream(
+            lambda stubs, left_s: stubs.cluster.Verify(request, timeout=left_s),
+            options.get("timeout_s", limits.DEFAULT_VERIFY_DEADLINE_S),
+        )
+        async for response in answers:
+            yield replica_check(response)
+
     def _time(self, options: CallOptions) -> float:
         return options.get("timeout_s", self._timeout_s)
-
-
-def _fields(options: Mapping[str, object]) -> types_pb2.DocumentFields:
-    return types_pb2.DocumentFields(
-        attributes=bool(options.get("attributes", False)),
-        text=bool(options.get("text", False)),
-        vectors=bool(options.get("vectors", False)),
-    )
-
-
-def _search_options(k: int, options: SearchOptions) -> search_pb2.SearchOptions:
-    packed = search_pb2.SearchOptions(
-        k=convert.bounded(k, "k", limits.MAX_K),
-        exact=options.get("exact", False),
-        at_least=options.get("at_least", b""),
-        fields=_fields(options),
-    )
-    if (oversampling := options.get("oversampling")) is not None:
-        packed.oversampling = convert.fraction(oversampling, "oversampling")
-    if (min_coverage := options.get("min_coverage")) is not None:
-        packed.min_coverage = convert.fraction(min_coverage, "min_coverage")
-    return packed

@@ -92,14 +92,14 @@ def _blocking(method: "Callable[Concatenate[AsyncClient, P], Awaitable[T]]") -> 
 
 
 def _iterate(
-    method: "Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]",
+    method: "Callable[Concatenate[AsyncClient, P], AsyncIterator[T]]", at_once: int = _TAKEN_AT_ONCE
 ) -> "Callable[Concatenate[Client, P], Iterator[T]]":
-    """The asynchronous iterator as an iterator of Client."""
+    """The asynchronous iterator as an iterator of Client. `at_once`: 1 for values that take their time."""
 
     @functools.wraps(method)
     def call(client: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         values = method(client._client, *args, **kwargs)  # noqa: SLF001
-        while taken := client._thread.run(lambda: _take(values, _TAKEN_AT_ONCE)):  # noqa: SLF001
+        while taken := client._thread.run(lambda: _take(values, at_once)):  # noqa: SLF001
             yield from taken
 
     return call
@@ -167,3 +167,4 @@ class Client:
     search_batch = _blocking(AsyncClient.search_batch)
     status = _blocking(AsyncClient.status)
     accept_loss = _blocking(AsyncClient.accept_loss)
+    verify = _iterate(AsyncClient.verify, at_once=1)

@@ -9,10 +9,11 @@ Knows nothing of what is asked.
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import grpc.aio
 from opentelemetry.trace import TracerProvider
 
 from kintsugi.errors import DeadlineExceeded, InvalidArgument, KintsugiError, Unavailable
@@ -128,6 +129,24 @@ class Connection:
         with self.calling():
             return await self._attempts(attempt, timeout_s, is_settled, changes=changes)
 
+    async def stream(
+        self, begin: "Callable[[Stubs, float], grpc.aio.UnaryStreamCall[Any, T]]", timeout_s: float
+    ) -> AsyncIterator[T]:
+        """The answers of `begin(stubs, remaining seconds)`. Attempts are repeated as by `call`, until the first answer."""
+
+        async def first_of(stubs: Stubs, left_s: float) -> "tuple[grpc.aio.UnaryStreamCall[Any, T], T | None]":
+            call = begin(stubs, left_s)
+            return call, _answer(await call.read())
+
+        call, answer = await self.call(first_of, timeout_s)
+        try:
+            while answer is not None:
+                yield answer
+                with grpc_errors():
+                    answer = _answer(await call.read())
+        finally:
+            call.cancel()
+
     def calling(self) -> Calling:
         """What surrounds a call with all its attempts."""
         return Calling(self._tracer_provider)
@@ -185,6 +204,11 @@ class Connection:
         self._closed = True
         self._stubs.clear()
         await self._pool.close()
+
+
+def _answer(read: Any) -> Any:
+    """What was read of a stream, None at its end."""
+    return None if read is grpc.aio.EOF else read
 
 
 def _lost(address: str, error: KintsugiError) -> KintsugiError:

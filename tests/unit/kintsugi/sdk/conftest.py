@@ -276,6 +276,15 @@ class _Cluster(cluster_pb2_grpc.ClusterServicer):
         await self.fake.take("AcceptLoss", request)
         return cluster_pb2.AcceptLossResponse(given_up_members=["s1"], kept_seq=9, message="given up")
 
+    async def Verify(self, request, context):
+        await self.fake.take("Verify", request)
+        yield cluster_pb2.VerifyResponse(
+            member="s0", replicas=2, seq=7, log_digest=b"l", content_digest=b"c", documents=3, index_version=1,
+            encoding="i8", queries=request.queries, recall=0.9,
+        )  # fmt: skip
+        await self.fake.take("Verify second", request)
+        yield cluster_pb2.VerifyResponse(member="s1", replicas=2, failure="no answer")
+
 
 async def serve(fake: FakeCoordinator, address: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, str]:
     """Starts the fake and returns its server and address."""
