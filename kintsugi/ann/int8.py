@@ -1,0 +1,70 @@
+"""Codes that are int8, by one scale for all elements.
+
+usearch's own cast normalises and truncates, which loses recall and turns inner products into cosines. Scaling by
+127 / q, where q is a high quantile of the magnitudes of a sample, then rounding and clipping, keeps both. Pure.
+"""
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from kintsugi.ann.elements import F32Matrix, F32Vector, even_queries, relative_errors
+from kintsugi.metrics import Metric
+
+QUANTILE = 0.9995
+_MAX_CODE = 127.0
+# On normalised vectors `cos` of the codes corrects what rounding did to their lengths.
+USEARCH_METRIC = {Metric.COSINE: "cos", Metric.DOT: "ip", Metric.L2: "l2sq"}
+
+Codes = npt.NDArray[np.int8]
+
+
+class Int8(msgspec.Struct, frozen=True, tag="int8"):
+    """Rounds elements times `scale` to -127..127."""
+
+    dimension: int
+    scale: float
+
+    def __post_init__(self) -> None:
+        if self.dimension < 1 or not 0.0 < self.scale < np.inf:
+            raise ValueError(f"int8 codes have dimension {self.dimension} and scale {self.scale}, must be above 0")
+
+    @property
+    def usearch_dtype(self) -> str:
+        return "i8"
+
+    @property
+    def code_bytes(self) -> int:
+        return self.dimension
+
+    def usearch_metric(self, metric: Metric) -> str:
+        return USEARCH_METRIC[metric]
+
+    def codes(self, elements: F32Matrix) -> Codes:
+        return _clip(elements * np.float32(self.scale))
+
+    def query_codes(self, metric: Metric, elements: F32Matrix) -> Codes:
+        # Distances, other than angles and products, need both sides on one scale.
+        return self.codes(elements) if metric is Metric.L2 else _clip(even_queries(elements) * np.float32(_MAX_CODE))
+
+    def errors(self, elements: F32Matrix) -> F32Vector:
+        """What rounding and clipping did to each vector, relative to its length."""
+        return relative_errors(elements, self.codes(elements) * np.float32(1.0 / self.scale))
+
+
+def _clip(scaled: F32Matrix) -> Codes:
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -_MAX_CODE, _MAX_CODE, out=scaled)
+    return scaled.astype(np.int8)
+
+
+def calibrate(elements: F32Matrix, quantile: float = QUANTILE) -> Int8:
+    """Chooses the scale by a sample of the elements as they will be encoded (normalised for cosine)."""
+    magnitudes = np.abs(elements).ravel()
+    bound = float(np.quantile(magnitudes, quantile)) if magnitudes.size else 0.0
+    if bound == 0.0 and magnitudes.size:
+        bound = float(magnitudes.max())
+    scale = _MAX_CODE / bound if bound > 0.0 else 1.0
+    # Elements near the smallest float would need an infinite scale.
+    scale = min(scale, float(np.finfo(np.float32).max) / 1e6)
+    return Int8(elements.shape[1], scale)
