@@ -12,14 +12,13 @@ import numpy.typing as npt
 
 from bench.statistics import IdMatrix
 from bench.workloads import DatasetSpec
-from kintsugi.metrics import Metric, scores
+from kintsugi.metrics import Metric
+from kintsugi.tuning.truth import exact_top_k
 
 F32Matrix = npt.NDArray[np.float32]
 
 _BLOCK = 50_000
 _NOISE = 0.05
-# f32 products choose so many candidates per hit, f64 scores decide among them.
-_CANDIDATES_PER_HIT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def prepare(source: DatasetSpec | Path, folder: Path, *, metric: Metric, k: int,
         np.save(vectors_path, vectors)
     asked = asked[:queries]
     np.save(queries_path, asked)
-    return Dataset(name, metric, vectors_path, queries_path, exact_top_k(metric, vectors, asked, k))
+    return Dataset(name, metric, vectors_path, queries_path, exact_top_k(metric, vectors, asked, k).rows)
 
 
 def generate(spec: DatasetSpec, path: Path, seed: int) -> tuple[F32Matrix, F32Matrix]:
@@ -106,33 +105,3 @@ def _matrix(arrays: dict[str, npt.NDArray[np.floating]], names: tuple[str, ...],
                 raise ValueError(f"{name} of {path} has {arrays[name].ndim} axes, must have 2")
             return np.ascontiguousarray(arrays[name], dtype=np.float32)
     return None
-
-
-def exact_top_k(metric: Metric, vectors: F32Matrix, queries: F32Matrix, k: int) -> IdMatrix:
-    """The k best rows for each query by brute force."""
-    wanted = min(len(vectors), _CANDIDATES_PER_HIT * k)
-    best_rows = np.empty((len(queries), 0), dtype=np.int64)
-    best_values = np.empty((len(queries), 0), dtype=np.float32)
-    for start in range(0, len(vectors), _BLOCK):
-        values = _nearness(metric, queries, np.asarray(vectors[start : start + _BLOCK]))
-        kept = np.argpartition(-values, min(wanted, values.shape[1]) - 1, axis=1)[:, :wanted]
-        best_rows = np.concatenate([best_rows, kept + start], axis=1)
-        best_values = np.concatenate([best_values, np.take_along_axis(values, kept, axis=1)], axis=1)
-        order = np.argsort(-best_values, axis=1)[:, :wanted]
-        best_rows = np.take_along_axis(best_rows, order, axis=1)
-        best_values = np.take_along_axis(best_values, order, axis=1)
-    truth = np.empty((len(queries), min(k, len(vectors))), dtype=np.int64)
-    for place, (query, rows) in enumerate(zip(queries, best_rows, strict=True)):
-        exact = scores(metric, query, np.asarray(vectors[rows]))
-        truth[place] = rows[np.lexsort((rows, -exact))[: truth.shape[1]]]
-    return truth
-
-
-def _nearness(metric: Metric, queries: F32Matrix, block: F32Matrix) -> F32Matrix:
-    """Something that orders the block's rows for each query as the metric does."""
-    products: F32Matrix = queries @ block.T
-    if metric is Metric.DOT:
-        return products
-    squares = np.einsum("ij,ij->i", block, block)
-    nearness = products / np.sqrt(squares) if metric is Metric.COSINE else 2 * products - squares
-    return np.asarray(nearness, dtype=np.float32)

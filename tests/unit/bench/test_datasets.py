@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bench.datasets import exact_top_k, generate, prepare, read
+from bench.datasets import generate, prepare, read
 from bench.workloads import DatasetSpec
-from kintsugi.metrics import Metric, scores
+from kintsugi.metrics import Metric
 
 SPEC = DatasetSpec("tiny", 500, 24, queries=7, intrinsic=4)
 
@@ -26,16 +26,6 @@ def test_generated_vectors_lie_near_a_subspace(tmp_path):
     values = np.linalg.svd(np.asarray(vectors), compute_uv=False) ** 2
     assert values[:4].sum() / values.sum() > 0.9
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-
-
-@pytest.mark.parametrize("metric", list(Metric))
-def test_exact_answers_are_those_of_scoring_everything(metric, tmp_path):
-    """The yardstick of every recall."""
-    vectors, queries = generate(SPEC, tmp_path / "v.npy", 1)
-    scaled = np.asarray(vectors) * np.linspace(0.5, 2, len(vectors), dtype=np.float32)[:, np.newaxis]
-    truth = exact_top_k(metric, scaled, queries, 10)
-    for query, found in zip(queries, truth, strict=True):
-        assert found.tolist() == np.argsort(-scores(metric, query, scaled))[:10].tolist()
 
 
 def test_the_last_rows_of_a_plain_matrix_become_its_queries(tmp_path):
