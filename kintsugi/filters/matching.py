@@ -57,12 +57,12 @@ def present(attributes: Attributes) -> set[str]:
 
 
 def group_value(attributes: Attributes, attribute: str) -> Value | None:
-    """The value that a document is grouped by: the attribute's, unless that is an array or an object or there is none.
-
-    Of an attribute that is written twice, as `a.b` can be, the value written first."""
+    """The value that a document is grouped by: the attribute's, unless that is an array, an object or a string beyond the
+    bound, or there is none. Of an attribute that is written twice, as `a.b` can be, the value written first."""
     for name, value in _named(attributes, ""):
         if name == attribute and isinstance(value, _SCALARS):
-            return value_of(value)
+            too_long = isinstance(value, str) and len(decisive(value)) == DECISIVE_BYTES
+            return None if too_long else value_of(value)
     return None
 
 

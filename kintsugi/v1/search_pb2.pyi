@@ -151,7 +151,8 @@ Global___SearchOptions: _TypeAlias = SearchOptions  # noqa: Y015
 @_typing.final
 class GroupBy(_message.Message):
     """Groups hits by the value of an attribute. A group is as good as its best hit. Documents whose attribute is absent, or is
-    neither a string, a number nor a boolean, belong to no group and are not returned.
+    neither a string of at most 1024 bytes, a number nor a boolean, belong to no group and are not returned. Of an attribute
+    that a document writes twice, as {"a.b": 1, "a": {"b": 2}} does, the value written first counts.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

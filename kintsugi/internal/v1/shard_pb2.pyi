@@ -140,6 +140,7 @@ class ShardSearchRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     MIN_SCORE_FIELD_NUMBER: _builtins.int
     GROUP_BY_FIELD_NUMBER: _builtins.int
+    ONLY_GROUPS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name of the model. Required."""
     queries: _builtins.bytes
@@ -176,6 +177,10 @@ class ShardSearchRequest(_message.Message):
     def group_by(self) -> _search_pb2.GroupBy:
         """As in SearchOptions: k counts groups."""
 
+    @_builtins.property
+    def only_groups(self) -> _containers.RepeatedCompositeFieldContainer[_filters_pb2.AttributeValue]:
+        """With group_by: only these groups, at most 1000. Empty: all."""
+
     def __init__(
         self,
         *,
@@ -192,10 +197,11 @@ class ShardSearchRequest(_message.Message):
         filter: _filters_pb2.Filter | None = ...,
         min_score: _builtins.float | None = ...,
         group_by: _search_pb2.GroupBy | None = ...,
+        only_groups: _abc.Iterable[_filters_pb2.AttributeValue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "min_score", b"min_score", "replica", b"replica"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "count", b"count", "exact", b"exact", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "k", b"k", "min_score", b"min_score", "model", b"model", "oversampling", b"oversampling", "queries", b"queries", "registry_revision", b"registry_revision", "replica", b"replica"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "count", b"count", "exact", b"exact", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "k", b"k", "min_score", b"min_score", "model", b"model", "only_groups", b"only_groups", "oversampling", b"oversampling", "queries", b"queries", "registry_revision", b"registry_revision", "replica", b"replica"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
     _WhichOneofArgType__min_score: _TypeAlias = _typing.Literal["_min_score", b"_min_score"]  # noqa: Y015

@@ -142,3 +142,9 @@ def test_a_document_is_grouped_by_a_single_value(attribute, value):
     found = group_value(DOCUMENT, attribute)
     assert found == value
     assert type(found) is type(value)
+
+
+def test_a_string_too_long_for_a_filter_is_no_group():
+    """Groups are values that a filter can name."""
+    assert group_value({"a": "é" * 512}, "a") == "é" * 512
+    assert group_value({"a": "é" * 512 + "x"}, "a") is None
