@@ -110,9 +110,11 @@ def _tell(found: Rollout, *, as_json: bool) -> int:
     else:
         serving = sum(replica.step is Step.SERVING for replica in found.replicas)
         click.echo(f"collection {found.collection}: {serving} of {len(found.replicas)} replicas serve {found.encoding}")
+        small = sum(replica.step is Step.TOO_SMALL for replica in found.replicas)
+        if small:
+            click.echo(f"{small} have too few vectors for it yet and hold them in full precision until there are more")
         for replica in found.refused:
-            why = replica.reason or "its check refused it"
-            output.complain("refused", f"{_title(replica)} stays with {replica.encoding}: {why}")
+            output.complain("refused", f"{_title(replica)} stays with {replica.encoding}: {replica.reason}")
     return EXIT_FAILED if found.refused else EXIT_DONE
 
 

@@ -19,13 +19,15 @@ class Step(StrEnum):
     BUILDING = "building"
     # It searches a version as wanted.
     SERVING = "serving"
+    # It has too few vectors to fit the encoding to; it searches them in full precision until there are more.
+    TOO_SMALL = "too-small"
     # It built one, which found too little of what exact search finds; it goes on with the version it has.
     REFUSED = "refused"
 
     @property
     def is_last(self) -> bool:
         """Whether nothing more happens by itself soon."""
-        return self in {Step.SERVING, Step.REFUSED}
+        return self in {Step.SERVING, Step.TOO_SMALL, Step.REFUSED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ def _progress(collection: CollectionStatus, shard: int, replica: ReplicaStatus) 
     elif settled and collection.encoding in (encoding, AUTOMATIC.name):
         step = Step.SERVING
     elif settled:
-        step, reason = Step.REFUSED, _why_refused(replica, collection.encoding)
+        reason = _why_refused(replica, collection.encoding)
+        step = Step.REFUSED if reason else Step.TOO_SMALL
     elif building is not None:
         step, reason = Step.BUILDING, building.reason
         vectors, wanted = building.vectors, building.vectors_wanted
