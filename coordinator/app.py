@@ -9,6 +9,7 @@ from functools import partial
 from coordinator.acks import Acknowledgements, Changes
 from coordinator.bulk import Bulk
 from coordinator.collections import Collections
+from coordinator.delete_by_filter import DeleteByFilter
 from coordinator.floor import Floors
 from coordinator.group_commit import GroupCommit, GroupLimits
 from coordinator.housekeeping import Housekeeping, Patience
@@ -117,7 +118,10 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
         ReadSettings(max_running=settings.max_running_queries, max_waiting=settings.max_waiting_queries),
     )
     bulk = Bulk(writes, chunks_in_flight=settings.bulk_chunks)
-    documents = DocumentsService(writes, bulk, reading.document_reads, settings.write_deadline_s, time.monotonic)
+    by_filter = DeleteByFilter(views, reading.reads, writes, head)
+    documents = DocumentsService(
+        writes, bulk, by_filter, reading.document_reads, settings.write_deadline_s, time.monotonic
+    )
     server.add(
         add_CollectionsServicer_to_server, CollectionsService(collections, settings.create_deadline_s, time.monotonic)
     )

@@ -32,6 +32,7 @@ class ReadSettings:
 class Reading:
     search_service: SearchService
     document_reads: DocumentReads
+    reads: Reads
     admission: Admission
     batcher: Batcher
 
@@ -49,4 +50,4 @@ def build_reading(
     gathering = Gathering(views, FanOut(ReplicaLoad(clock, settings.hedging)))
     searches = Searches(views, admission, batcher, gathering, merge_reserve_s=settings.merge_reserve_s)
     reads = Reads(views, admission, gathering, calls)
-    return Reading(SearchService(searches, clock), DocumentReads(reads, clock), admission, batcher)
+    return Reading(SearchService(searches, clock), DocumentReads(reads, clock), reads, admission, batcher)

@@ -5,7 +5,7 @@ All of these need every shard they ask: a missing one is an error that names it.
 
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,9 +19,10 @@ from coordinator.shards import ShardCalls, position_message, too_large
 from coordinator.views import Views
 from kintsugi import columns, ids, limits, tokens
 from kintsugi.errors import InvalidArgument
+from kintsugi.filters.wire import from_message
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.tokens import Token
-from kintsugi.v1 import documents_pb2, types_pb2
+from kintsugi.v1 import documents_pb2, filters_pb2, types_pb2
 
 Answer = TypeVar("Answer")
 Call = Callable[[ShardPlan, str, Deadline], Awaitable[Answer]]
@@ -38,7 +39,7 @@ class Reads:
         columns.check_count(len(request.ids), "ids")
         wanted = [ids.encode(columns.unpack_id(doc_id, f"ids[{place}]")) for place, doc_id in enumerate(request.ids)]
         async with self._admission.admit(1, deadline):
-            read = await self._begin(request.collection, request.at_least, deadline)
+            read = await self.begin(request.collection, token_of(request.at_least), deadline)
             by_shard: dict[int, dict[bytes, None]] = {}
             for encoded in wanted:
                 shard = ids.shard_of_encoded(encoded, read.plan.collection.shards)
@@ -64,18 +65,22 @@ class Reads:
         return response
 
     async def count(self, request: documents_pb2.CountRequest, deadline: Deadline) -> documents_pb2.CountResponse:
+        condition = request.filter if request.HasField("filter") else None
+        if condition is not None:
+            from_message(condition)
         async with self._admission.admit(1, deadline):
-            read = await self._begin(request.collection, request.at_least, deadline)
+            read = await self.begin(request.collection, token_of(request.at_least), deadline)
 
             async def call(shard: ShardPlan, address: str, until: Deadline) -> shard_pb2.CountDocumentsResponse:
                 message = shard_pb2.CountDocumentsRequest(
-                    replica=read.replica(shard), at_least=position_message(shard.at_least)
+                    replica=read.replica(shard), at_least=position_message(shard.at_least), filter=condition
                 )
                 return await self._calls.count(address, message, until)
 
             answers = await self._gather(read, call)
-        for shard, answer in answers.items():
-            self._views.note_documents(read.plan.collection.uid, shard, answer.count)
+        if condition is None:
+            for shard, answer in answers.items():
+                self._views.note_documents(read.plan.collection.uid, shard, answer.count)
         return documents_pb2.CountResponse(count=sum(answer.count for answer in answers.values()))
 
     async def scroll(self, request: documents_pb2.ScrollRequest, deadline: Deadline) -> documents_pb2.ScrollResponse:
@@ -83,7 +88,7 @@ class Reads:
         if limit > limits.MAX_SCROLL_LIMIT:
             raise InvalidArgument("limit", f"is {limit}", f"must be 1 to {limits.MAX_SCROLL_LIMIT}")
         async with self._admission.admit(1, deadline):
-            read = await self._begin(request.collection, request.at_least, deadline)
+            read = await self.begin(request.collection, token_of(request.at_least), deadline)
             uid = read.plan.collection.uid
             after = pages.decode(request.page_token, read.plan.collection)
             walk = _Walk([_ShardWalk(shard.shard, after) for shard in read.plan.shards])
@@ -111,12 +116,30 @@ class Reads:
             documents=walk.page, next_page_token=pages.encode(uid, last) if last else b""
         )
 
-    async def _begin(self, collection_name: str, at_least: bytes, deadline: Deadline) -> "_Read":
-        token = tokens.decode(at_least) if at_least else None
-        view, collection = await self._views.collection(collection_name, deadline)
-        return _Read(plan_read(view, collection, token), token, deadline)
+    async def match(
+        self, read: "Read", condition: filters_pb2.Filter, behind: Mapping[int, int], limit: int
+    ) -> dict[int, shard_pb2.MatchDocumentsResponse]:
+        """At most `limit` documents that fulfil a filter, of each shard in `behind`, from the row given there on."""
 
-    async def _gather(self, read: "_Read", call: Call[Answer]) -> dict[int, Answer]:
+        async def call(shard: ShardPlan, address: str, until: Deadline) -> shard_pb2.MatchDocumentsResponse:
+            message = shard_pb2.MatchDocumentsRequest(
+                replica=read.replica(shard),
+                filter=condition,
+                after_row=behind[shard.shard],
+                limit=limit,
+                at_least=position_message(shard.at_least),
+            )
+            return await self._calls.match(address, message, until)
+
+        async with self._admission.admit(1, read.deadline):
+            return await self._gather(read.only(behind), call)
+
+    async def begin(self, collection_name: str, token: Token | None, deadline: Deadline) -> "Read":
+        """What a read of the whole collection asks of whom, who must have seen the token's writes."""
+        view, collection = await self._views.collection(collection_name, deadline)
+        return Read(plan_read(view, collection, token), token, deadline)
+
+    async def _gather(self, read: "Read", call: Call[Answer]) -> dict[int, Answer]:
         """The answers of all shards of the plan; raises when one is missing."""
 
         def ask_for(_: ReadPlan) -> Ask[Answer]:
@@ -130,8 +153,14 @@ class Reads:
         return gathered.answers
 
 
+def token_of(at_least: bytes) -> Token | None:
+    return tokens.decode(at_least) if at_least else None
+
+
 @dataclass(frozen=True, slots=True)
-class _Read:
+class Read:
+    """One read under way: whom to ask, what must be seen, and until when."""
+
     plan: ReadPlan
     token: Token | None
     deadline: Deadline
@@ -139,9 +168,9 @@ class _Read:
     def replica(self, shard: ShardPlan) -> shard_pb2.ReplicaRef:
         return shard_pb2.ReplicaRef(collection_uid=self.plan.collection.uid, shard=shard.shard)
 
-    def only(self, shards: Sequence[int] | dict[int, dict[bytes, None]]) -> "_Read":
+    def only(self, shards: Container[int]) -> "Read":
         kept = tuple(shard for shard in self.plan.shards if shard.shard in shards)
-        return _Read(ReadPlan(self.plan.collection, self.plan.revision, kept), self.token, self.deadline)
+        return Read(ReadPlan(self.plan.collection, self.plan.revision, kept), self.token, self.deadline)
 
 
 @dataclass(slots=True)

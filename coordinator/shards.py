@@ -45,6 +45,11 @@ class ShardCalls:
     ) -> shard_pb2.CountDocumentsResponse:
         return await _call(self._stub_of(address).CountDocuments, request, deadline)
 
+    async def match(
+        self, address: str, request: shard_pb2.MatchDocumentsRequest, deadline: Deadline
+    ) -> shard_pb2.MatchDocumentsResponse:
+        return await _call(self._stub_of(address).MatchDocuments, request, deadline)
+
     async def scroll(
         self, address: str, request: shard_pb2.ScrollDocumentsRequest, deadline: Deadline
     ) -> shard_pb2.ScrollDocumentsResponse:

@@ -82,6 +82,10 @@ class Writes:
             outcomes = [PartOutcome(part, error=error) for part in write.parts()]
         return answer_per_item(write, outcomes)
 
+    async def write(self, write: Write, deadline: Deadline) -> list[PartOutcome]:
+        """Logs what was validated elsewhere, and tells what became of each shard's part. Raises when none was begun."""
+        return await self._written(write, deadline)
+
     async def close(self) -> None:
         await self._group_commit.close()
         self._validator.shutdown(wait=False, cancel_futures=True)

@@ -17,7 +17,7 @@ Each class is one gRPC status, named by `status`. Messages are lowercase, withou
 tree to gRPC and back.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class KintsugiError(Exception):
@@ -35,6 +35,14 @@ class KintsugiError(Exception):
         self.metadata: dict[str, str] = {}
         if reason:
             self.reason = reason
+
+    def saying(self, message: str) -> Self:
+        """The same error with another message."""
+        # Subclasses compose messages in their constructors; this one is complete.
+        other = type(self).__new__(type(self), message)
+        other.__dict__.update(self.__dict__)
+        other.message = message
+        return other
 
 
 class InvalidArgument(KintsugiError):

@@ -23,6 +23,7 @@ class Failpoint(StrEnum):
 
     WRITES_BEFORE_APPEND = "writes.before_append"
     WRITES_AFTER_APPEND = "writes.after_append"
+    DELETE_BY_FILTER_AFTER_MATCH = "delete_by_filter.after_match"
     REPLAY_BEFORE_COMMIT = "replay.before_commit"
     REPLAY_AFTER_COMMIT = "replay.after_commit"
     INDEXER_AFTER_APPLY = "indexer.after_apply"
