@@ -24,8 +24,9 @@ from bench.processes import CpuMeter, Memory, core_of, memory, pin
 from bench.recorder import Load
 from bench.statistics import NO_HIT, NOT_ASKED, IdMatrix, merge_top_k
 from kintsugi import ids
-from kintsugi.ann.calibration import calibrate
-from kintsugi.ann.encoding import F32, I8, Encoding, prepare
+from kintsugi.ann.encoding import Encoding, f32
+from kintsugi.ann.fitting import fit
+from kintsugi.ann.spec import EncodingKind, EncodingSpec
 from kintsugi.ann.vector_index import GraphParameters
 from kintsugi.metrics import Metric, scores
 from shard.rebuild_policy import RebuildSettings
@@ -82,10 +83,11 @@ class Partition:
         return time.perf_counter() - started
 
     def _choose_encoding(self) -> Encoding:
-        if len(self._vectors) < RebuildSettings().calibrate_at:
-            return F32(self._metric)
-        chosen = np.random.default_rng(0).permutation(len(self._vectors))[:_SAMPLE]
-        return I8(self._metric, calibrate(prepare(self._metric, self._vectors[chosen]), len(self._vectors)))
+        count, dimension = self._vectors.shape
+        if count < RebuildSettings().calibrate_at:
+            return f32(self._metric, dimension)
+        chosen = np.random.default_rng(0).permutation(count)[:_SAMPLE]
+        return fit(EncodingSpec(EncodingKind.I8), self._metric, dimension, self._vectors[chosen], count)
 
     def run(self, batch: int, start_at: float, warmup_s: float, seconds: float) -> PartitionLoad:
         """Searches, `batch` queries per call, from a moment of the monotonic clock on."""

@@ -68,12 +68,14 @@ def encode(
     """  # noqa: D301 -- click's mark for lines that stay as they are
     with connect(addresses, timeout_s) as client:
         client.encode_collection(name, **wanted)
-        if not wait:
-            found = _look(client, name)
-        else:
-            with _bars() as show:
-                found = follow(lambda: _look(client, name), show, within_s)
-    return _tell(found, as_json=as_json)
+        found = wait_for_rollout(client, name, within_s) if wait else _look(client, name)
+    return tell_rollout(found, as_json=as_json)
+
+
+def wait_for_rollout(client: Client, name: str, within_s: float | None = None) -> Rollout:
+    """Draws a progress bar per replica until each serves what is wanted or has refused it."""
+    with _bars() as show:
+        return follow(lambda: _look(client, name), show, within_s)
 
 
 def follow(
@@ -104,7 +106,8 @@ def _look(client: Client, name: str) -> Rollout:
     return found
 
 
-def _tell(found: Rollout, *, as_json: bool) -> int:
+def tell_rollout(found: Rollout, *, as_json: bool = False) -> int:
+    """Says how each replica is, and returns the exit code."""
     if as_json:
         output.show_json(found)
     else:

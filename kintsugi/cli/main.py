@@ -19,6 +19,7 @@ from kintsugi.cli.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 from kintsugi.cli.search import search
 from kintsugi.cli.status import status
 from kintsugi.cli.transfer import export, import_
+from kintsugi.cli.tune import tune
 from kintsugi.cli.up import up
 from kintsugi.cli.verify import verify
 from kintsugi.errors import KintsugiError
@@ -43,7 +44,7 @@ def cli() -> None:
     """A sharded vector search cluster that changes embedding models while it serves."""
 
 
-for command in (up, demo, status, doctor, collection, import_, export, search, verify, init, recover, completion):
+for command in (up, demo, status, doctor, collection, import_, export, search, tune, verify, init, recover, completion):
     cli.add_command(command)
 
 

@@ -32,7 +32,8 @@ class Truth:
         """Per query the part of the true neighbours that answers with these exact scores hold."""
         k = self.scores.shape[1]
         right = [np.count_nonzero(mine >= true[-1]) for mine, true in zip(found, self.scores, strict=True)]
-        return np.minimum(right, k) / k
+        shares: Scores = np.array(right, dtype=np.float64) / k
+        return shares.clip(max=1.0)
 
 
 def exact_top_k(metric: Metric, vectors: F32Matrix, queries: F32Matrix, k: int) -> Truth:
