@@ -15,6 +15,7 @@ from kintsugi.cli.collection import collection
 from kintsugi.cli.completion import COMPLETE_VARIABLE, completion
 from kintsugi.cli.demo import demo
 from kintsugi.cli.doctor import doctor
+from kintsugi.cli.documents import count, delete
 from kintsugi.cli.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 from kintsugi.cli.search import search
 from kintsugi.cli.status import status
@@ -44,7 +45,23 @@ def cli() -> None:
     """A sharded vector search cluster that changes embedding models while it serves."""
 
 
-for command in (up, demo, status, doctor, collection, import_, export, search, tune, verify, init, recover, completion):
+for command in (
+    up,
+    demo,
+    status,
+    doctor,
+    collection,
+    import_,
+    export,
+    search,
+    count,
+    delete,
+    tune,
+    verify,
+    init,
+    recover,
+    completion,
+):
     cli.add_command(command)
 
 

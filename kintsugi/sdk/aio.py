@@ -25,15 +25,18 @@ from kintsugi.sdk.bulk import DEFAULT_BATCH, DEFAULT_STALL_S, DEFAULT_WINDOW, Bu
 from kintsugi.sdk.coalesce import Coalescer
 from kintsugi.sdk.connection import Clock, Connection, Stubs
 from kintsugi.sdk.convert import Ids, Items, Vectors
+from kintsugi.sdk.deleting import Deleting
 from kintsugi.sdk.files.source import ImportSource
+from kintsugi.sdk.filtering import FilterLike
 from kintsugi.sdk.options import (
     BulkOptions,
     CallOptions,
     CollectionOptions,
+    CountOptions,
+    DeleteByFilterOptions,
     ExportOptions,
     FieldOptions,
     ImportOptions,
-    ReadOptions,
     SearchOptions,
     UpdateOptions,
     UpsertOptions,
@@ -48,6 +51,7 @@ from kintsugi.sdk.types import (
     BatchResult,
     BulkResult,
     Collection,
+    DeletedByFilter,
     Document,
     ExportResult,
     FloatArray,
@@ -291,6 +295,23 @@ class AsyncClient:
         )
         return convert.unpack_write(response)
 
+    async def delete_by_filter(
+        self,
+        collection: str,
+        filter: FilterLike,  # noqa: A002 -- the word of the whole surface
+        **options: Unpack[DeleteByFilterOptions],
+    ) -> DeletedByFilter:
+        """Deletes all documents that fulfil the filter, in as many calls as that takes; those acknowledged before it
+        begins are seen. Each is deleted only in the version that was found to fulfil the filter. Never acts on a part of
+        the shards. An error tells how many were deleted before it; repeating is harmless."""
+        check_options("delete_by_filter", options, DeleteByFilterOptions)
+        limit = options.get("limit")
+        if limit is not None:
+            convert.bounded(limit, "limit", 2**63)
+        request = requests.delete_by_filter(collection, filter, options)
+        advance = options.get("on_deleted", lambda _count: None)
+        return await Deleting(self._connection, request, self._time(options), advance).run(limit)
+
     # --- Reads ------------------------------------------------------------------------------------------------------
 
     async def get(self, collection: str, ids: Ids, **options: Unpack[FieldOptions]) -> GetResult:
@@ -318,10 +339,10 @@ class AsyncClient:
             lambda stubs, left_s: stubs.documents.Get(request, timeout=left_s), self._time(options)
         )
 
-    async def count(self, collection: str, **options: Unpack[ReadOptions]) -> int:
-        """The exact number of documents of the collection."""
-        check_options("count", options, ReadOptions)
-        request = documents_pb2.CountRequest(collection=collection, at_least=options.get("at_least", b""))
+    async def count(self, collection: str, **options: Unpack[CountOptions]) -> int:
+        """The exact number of documents of the collection, or of those that fulfil the filter."""
+        check_options("count", options, CountOptions)
+        request = requests.count(collection, options)
         response = await self._connection.call(
             lambda stubs, left_s: stubs.documents.Count(request, timeout=left_s), self._time(options)
         )

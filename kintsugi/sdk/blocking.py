@@ -159,6 +159,7 @@ class Client:
     bulk_import = _blocking(AsyncClient.bulk_import)
     bulk_export = _blocking(AsyncClient.bulk_export)
     delete = _blocking(AsyncClient.delete)
+    delete_by_filter = _blocking(AsyncClient.delete_by_filter)
     get = _blocking(AsyncClient.get)
     count = _blocking(AsyncClient.count)
     scroll_page = _blocking(AsyncClient.scroll_page)

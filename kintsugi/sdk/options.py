@@ -3,7 +3,7 @@
 The same names and defaults hold for AsyncClient and Client.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypedDict
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kintsugi.ann.spec import EncodingSpec
+from kintsugi.sdk.filtering import FilterLike
 from kintsugi.sdk.types import AcknowledgementName, StoredName
 
 Condition: TypeAlias = Literal["insert", "update"] | Sequence[int] | npt.NDArray[np.integer[Any]] | None
@@ -46,6 +47,21 @@ class WriteOptions(CallOptions, total=False):
     acknowledgement: AcknowledgementName
     durable_replicas: int
     request_id: str
+
+
+class DeleteByFilterOptions(CallOptions, total=False):
+    """limit: the most documents to delete, 1 or more. Default: all that fulfil the filter.
+    acknowledgement: when a delete counts as done: "durable" (default) or "searchable".
+    durable_replicas: as in WriteOptions.
+    at_least: as in ReadOptions.
+    on_deleted: called with the number of documents deleted since it was last called. Default: nobody.
+    timeout_s: the time for each of the calls that it takes, retries included. Default: the client's."""
+
+    limit: int | None
+    acknowledgement: AcknowledgementName
+    durable_replicas: int
+    at_least: bytes
+    on_deleted: Callable[[int], None]
 
 
 class UpdateOptions(WriteOptions, total=False):
@@ -115,6 +131,13 @@ class ReadOptions(CallOptions, total=False):
     """at_least: the token of a write that must be seen. Default: whatever the answering replicas hold."""
 
     at_least: bytes
+
+
+class CountOptions(ReadOptions, total=False):
+    """filter: count only the documents that fulfil it: a dict, an expression such as "year >= 2000", or a tree of
+    kintsugi.filters. Default: all."""
+
+    filter: FilterLike | None
 
 
 class FieldOptions(ReadOptions, total=False):

@@ -10,7 +10,15 @@ import numpy.typing as npt
 from kintsugi import limits
 from kintsugi.sdk import convert
 from kintsugi.sdk.convert import Ids, Items
-from kintsugi.sdk.options import CollectionOptions, SearchOptions, UpdateOptions, WriteOptions
+from kintsugi.sdk.filtering import FilterLike, pack_filter
+from kintsugi.sdk.options import (
+    CollectionOptions,
+    CountOptions,
+    DeleteByFilterOptions,
+    SearchOptions,
+    UpdateOptions,
+    WriteOptions,
+)
 from kintsugi.sdk.types import MetricName, Model
 from kintsugi.v1 import collections_pb2, documents_pb2, search_pb2, types_pb2
 
@@ -56,7 +64,29 @@ def delete(collection: str, ids: Ids, versions: Versions | None, options: WriteO
     )
 
 
-def durable_replicas(options: WriteOptions) -> int:
+def delete_by_filter(
+    collection: str, condition: FilterLike, options: DeleteByFilterOptions
+) -> documents_pb2.DeleteByFilterRequest:
+    """Without a limit."""
+    return documents_pb2.DeleteByFilterRequest(
+        collection=collection,
+        filter=pack_filter(condition),
+        acknowledgement=convert.acknowledgement(options.get("acknowledgement", "durable")),
+        durable_replicas=durable_replicas(options),
+        at_least=options.get("at_least", b""),
+    )
+
+
+def count(collection: str, options: CountOptions) -> documents_pb2.CountRequest:
+    condition = options.get("filter")
+    return documents_pb2.CountRequest(
+        collection=collection,
+        at_least=options.get("at_least", b""),
+        filter=None if condition is None else pack_filter(condition),
+    )
+
+
+def durable_replicas(options: WriteOptions | DeleteByFilterOptions) -> int:
     return convert.bounded(options.get("durable_replicas", 1), "durable_replicas", limits.MAX_REPLICAS)
 
 

@@ -195,6 +195,18 @@ class WriteResult:
 
 
 @dataclass(frozen=True, slots=True)
+class DeletedByFilter:
+    """What a delete by filter did. `changed` documents fulfilled the filter, but were rewritten or deleted by somebody else
+    meanwhile, and were left alone. `more`: the limit ended it, documents that fulfil the filter may be left. `token`: give
+    it as `at_least` to a read that must see the last deletes."""
+
+    deleted: int
+    changed: int
+    more: bool
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class UnappliedItem:
     """An item of a bulk upsert that was not applied; `index` is its place in the call."""
 

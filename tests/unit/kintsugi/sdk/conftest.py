@@ -164,6 +164,16 @@ class _Documents(documents_pb2_grpc.DocumentsServicer):
         await self.fake.take("Count", request)
         return documents_pb2.CountResponse(count=len(self.fake.documents))
 
+    async def DeleteByFilter(self, request, context):
+        """Deletes documents in the order of their ids, up to the limit; every filter holds."""
+        await self.fake.take(
+            "DeleteByFilter", documents_pb2.DeleteByFilterRequest.FromString(request.SerializeToString())
+        )
+        chosen = sorted(self.fake.documents, key=order_key)[: request.limit]
+        for doc_id in chosen:
+            del self.fake.documents[doc_id]
+        return documents_pb2.DeleteByFilterResponse(deleted=len(chosen), more=bool(self.fake.documents), token=b"token")
+
     async def Scroll(self, request, context):
         await self.fake.take("Scroll", request)
         first = int(request.page_token or b"0")
