@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import grpc.aio
 
-from kintsugi import limits
+from kintsugi import limits, tokens
 from kintsugi.errors import KintsugiError
 from kintsugi.rpc.errors import from_rpc_error
 from kintsugi.sdk.connection import Connection, Stubs
 from kintsugi.sdk.types import DeletedByFilter
+from kintsugi.tokens import Token
 from kintsugi.v1 import documents_pb2
 
 
@@ -32,6 +33,7 @@ class Deleting:
         self._advance = advance
         self._deleted = 0
         self._changed = 0
+        self._token: Token | None = None
 
     async def run(self, limit: int | None) -> DeletedByFilter:
         while True:
@@ -42,8 +44,10 @@ class Deleting:
             except KintsugiError as error:
                 raise self._told_by(error) from error
             self._add(answer.deleted, answer.changed)
+            token = tokens.decode(answer.token)
+            self._token = token = token if self._token is None else self._token.merge(token)
             if not answer.more or (limit is not None and self._deleted >= limit):
-                return DeletedByFilter(self._deleted, self._changed, answer.more, answer.token)
+                return DeletedByFilter(self._deleted, self._changed, answer.more, token.encode())
 
     async def _attempt(self, stubs: Stubs, left_s: float) -> documents_pb2.DeleteByFilterResponse:
         try:

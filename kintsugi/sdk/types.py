@@ -198,7 +198,7 @@ class WriteResult:
 class DeletedByFilter:
     """What a delete by filter did. `changed` documents fulfilled the filter, but were rewritten or deleted by somebody else
     meanwhile, and were left alone. `more`: the limit ended it, documents that fulfil the filter may be left. `token`: give
-    it as `at_least` to a read that must see the last deletes."""
+    it as `at_least` to a read that must see the deletes; those of calls that failed in the middle are not in it."""
 
     deleted: int
     changed: int

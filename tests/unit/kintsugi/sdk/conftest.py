@@ -172,7 +172,9 @@ class _Documents(documents_pb2_grpc.DocumentsServicer):
         chosen = sorted(self.fake.documents, key=order_key)[: request.limit]
         for doc_id in chosen:
             del self.fake.documents[doc_id]
-        return documents_pb2.DeleteByFilterResponse(deleted=len(chosen), more=bool(self.fake.documents), token=b"token")
+        self.fake.seq += len(chosen)
+        token = tokens.Token.of("uid", [(self.fake.seq % 2, Position(1, self.fake.seq, b"d"))]).encode()
+        return documents_pb2.DeleteByFilterResponse(deleted=len(chosen), more=bool(self.fake.documents), token=token)
 
     async def Scroll(self, request, context):
         await self.fake.take("Scroll", request)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kintsugi import AsyncClient, DeletedByFilter, InvalidArgument, NotFound, Unavailable
+from kintsugi import AsyncClient, InvalidArgument, NotFound, Unavailable, tokens
 from kintsugi.filters.tree import Equals
 from kintsugi.filters.wire import to_message
 from kintsugi.v1 import types_pb2
@@ -30,7 +30,7 @@ async def test_all_that_match_are_deleted_in_calls(client, fake, condition):
     """The filter in any form; each call has a limit, so that it ends in time."""
     told = []
     done = await client.delete_by_filter("docs", condition, on_deleted=told.append, durable_replicas=2)
-    assert done == DeletedByFilter(12_000, 0, more=False, token=b"token")
+    assert (done.deleted, done.changed, done.more) == (12_000, 0, False)
     assert told == [10_000, 2000]
     sent = fake.requests["DeleteByFilter"]
     assert [(one.limit, one.filter, one.durable_replicas) for one in sent] == [(10_000, MESSAGE, 2)] * 2
@@ -41,6 +41,15 @@ async def test_a_limit_is_kept_over_calls(client, fake):
     done = await client.delete_by_filter("docs", EXPRESSION, limit=11_000)
     assert (done.deleted, done.more, len(fake.documents)) == (11_000, True, 1000)
     assert [one.limit for one in fake.requests["DeleteByFilter"]] == [10_000, 1000]
+
+
+async def test_one_token_sees_the_deletes_of_all_calls(client):
+    """The calls may have ended on different shards."""
+    done = await client.delete_by_filter("docs", EXPRESSION, limit=11_001)
+    assert [(shard, position.seq) for shard, position in tokens.decode(done.token).positions] == [
+        (0, 10_000),
+        (1, 11_001),
+    ]
 
 
 async def test_what_a_failed_call_deleted_counts(client, fake):
