@@ -3,13 +3,15 @@
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from bench import encodings
 from bench.chart import svg
 from bench.child import ChildFailed
 from bench.report import table
+from bench.results import RESULTS
 from bench.run import run
 from bench.settings import Settings
 from bench.workloads import (
@@ -27,7 +29,9 @@ from kintsugi.errors import KintsugiError
 from kintsugi.metrics import Metric
 
 T = TypeVar("T")
-_RESULTS = Path(__file__).resolve().parent / "results" / "local"
+
+# Commands of their own, each with its --help.
+TABLES = {"encodings": encodings.main}
 
 _DESCRIPTION = """\
 Measures a cluster of real processes on this machine beside the raw engine (usearch in-process with the same codes,
@@ -46,6 +50,7 @@ def _epilog() -> str:
     return (
         f"search workloads (closed loop):\n{workloads}\n\nmore workloads, only by name:\n"
         f"  {RECOVERY:<12} kills shard servers and measures until they serve; alone it takes {RECOVERY_DATASET.name}\n\n"
+        f"tables, with flags of their own: {', '.join(TABLES)}; see python -m bench TABLE --help\n\n"
         f"generated datasets:\n{sets}\n\n"
         "examples:\n"
         "  python -m bench                              everything but recovery; about 15 minutes on 2 cores\n"
@@ -102,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         help="measure what other processes disturbed again, at most so many times in all; default: 1",
     )
     add("--client-loop", choices=["asyncio", "uvloop"], default="asyncio", help="the client's loop; default: asyncio")
-    add("--output", type=Path, default=_RESULTS, metavar="DIR", help="where results go; default: bench/results/local")
+    add("--output", type=Path, default=RESULTS, metavar="DIR", help="where results go; default: bench/results/local")
     add("--work", type=Path, metavar="DIR", help="where data lives during the run; default: the system's temporary one")
     return parser
 
@@ -155,22 +160,27 @@ def _given(value: T | None, default: T) -> T:
 
 def main(argv: Sequence[str] | None = None) -> int:
     told = list(sys.argv[1:] if argv is None else argv)
+    begun = time.monotonic()
+
+    def tell(message: str) -> None:
+        print(f"[{time.monotonic() - begun:5.0f} s] {message}", file=sys.stderr, flush=True)
+
+    table_of = TABLES.get(told[0]) if told else None
+    try:
+        return _run_workloads(told, tell) if table_of is None else table_of(told[1:], tell)
+    except (KintsugiError, ChildFailed, TimeoutError, ValueError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+
+
+def _run_workloads(told: list[str], tell: Callable[[str], None]) -> int:
     parser = _parser()
     arguments = parser.parse_args(told)
     try:
         settings = settings_of(arguments)
     except ValueError as error:
         parser.error(str(error))
-    begun = time.monotonic()
-
-    def tell(message: str) -> None:
-        print(f"[{time.monotonic() - begun:5.0f} s] {message}", file=sys.stderr, flush=True)
-
-    try:
-        report = run(settings, ["python", "-m", "bench", *told], tell)
-    except (KintsugiError, ChildFailed, TimeoutError, ValueError, OSError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    report = run(settings, ["python", "-m", "bench", *told], tell)
     print(table(report))
     path = report.write(settings.output)
     if report.searches:

