@@ -1,7 +1,8 @@
 """Builds a new index from storage, in short steps, beside one that goes on serving.
 
-Outline: 1. sample the stored vectors, calibrate; 2. add all vectors, block by block, meanwhile finding the true best
-10 of some sampled queries; 3. measure the recall of the new index on them.
+Outline: 1. sample the stored vectors, fit the encoding; 2. add all vectors, block by block, meanwhile finding the true
+best 10 of some sampled queries; 3. drop the scan codes if they cannot tell the vectors apart; 4. measure the recall of the
+new index.
 Invariant: changes that the journal reports from the moment the build begins must also be given to `apply`. A row read
 before its change is then corrected by it; one read after it is merely written twice. Hence the built index holds
 everything up to the position of whoever feeds it. Rows that came after the sample was drawn are left to `apply` altogether: a
@@ -15,46 +16,72 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kintsugi.ann.calibration import calibrate
-from kintsugi.ann.encoding import F32, I8, Encoding, prepare
+from kintsugi.ann.encoded_index import EncodedIndex
+from kintsugi.ann.encoding import Encoding, f32
+from kintsugi.ann.fitting import fit
+from kintsugi.ann.scan_codes import ScanCodes
+from kintsugi.ann.spec import EncodingSpec
 from kintsugi.ann.vector_index import GraphParameters, Rows, VectorIndex
 from kintsugi.metrics import FloatArray, scores
 from shard.checkpoint import IndexedModel, IndexVersion
+from shard.code_files import CodeFiles
 from shard.exact import ExactScan
+from shard.rescore import Scored
 from shard.source import DocumentSource
 
 _SAMPLE_VECTORS = 10_000
 _SAMPLE_ELEMENTS = 4_000_000
 _CHECKED_QUERIES = 32
 _CHECKED_K = 10
+# Scan codes are checked on so many rows, and kept when their best 3 k hold so much of the true best k.
+_CHECKED_ROWS = 10_000
+_CHECKED_SCAN = 3 * _CHECKED_K
+_SCAN_RECALL_ENOUGH = 0.95
 # Rows given to the index between two looks at the journal.
 _STEP_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """What to build, and why. `calibrated`: int8, else full precision."""
+    """What to build, and why. `fitted`: whether there are vectors enough to learn from; f32 without scan codes needs
+    none."""
 
     number: int
-    calibrated: bool
+    spec: EncodingSpec
     reason: str
+    fitted: bool = True
 
     @property
     def encoding(self) -> str:
-        return "i8" if self.calibrated else "f32"
+        return self.spec.name
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a build is: vectors added, of those there were when it began."""
+
+    added: int
+    wanted: int
 
 
 class Build:
     """One index in the making. `step` until it returns True; then `version` is complete."""
 
     def __init__(
-        self, source: DocumentSource, model: IndexedModel, plan: BuildPlan, parameters: GraphParameters
+        self,
+        source: DocumentSource,
+        model: IndexedModel,
+        plan: BuildPlan,
+        parameters: GraphParameters,
+        code_files: CodeFiles,
     ) -> None:
         self.plan = plan
         self._source = source
         self._model = model
         self._parameters = parameters
-        self._index: VectorIndex | None = None
+        self._code_files = code_files
+        self._total = 0
+        self._index: EncodedIndex | None = None
         self._queries: FloatArray = np.empty((0, model.dimension), dtype=np.float32)
         self._truth: ExactScan | None = None
         self._last_scanned = np.uint64(0)
@@ -74,6 +101,10 @@ class Build:
         self._index.add(present, vectors)
 
     @property
+    def progress(self) -> Progress:
+        return Progress(0 if self._index is None else len(self._index), self._total)
+
+    @property
     def version(self) -> IndexVersion:
         assert self._index is not None
         return IndexVersion(self.plan.number, self._index)
@@ -83,10 +114,18 @@ class Build:
         so that equal vectors may stand in for each other."""
         if self._truth is None or not len(self._queries):
             return 1.0
-        index = version.index
-        candidates = index.search(self._queries, int(_CHECKED_K * index.encoding.oversampling))
+        return self._found(version.index.candidates(self._queries, _CHECKED_K), self._truth.best())
+
+    def discard(self) -> None:
+        """Gives the build up, and the room that it took."""
+        if self._index is not None:
+            self._index.close()
+        self._code_files.remove(self.plan.number)
+
+    def _found(self, candidates: list[Rows], best: list[Scored]) -> float:
+        """The part of the best that the candidates hold."""
         found = wanted = 0
-        for query, rows, truth in zip(self._queries, candidates, self._truth.best(), strict=True):
+        for query, rows, truth in zip(self._queries, candidates, best, strict=True):
             present, vectors = self._source.vectors(self._model.number, rows)
             values = scores(self._model.metric, query, vectors[present])
             wanted_here = min(_CHECKED_K, len(truth.scores))
@@ -95,13 +134,14 @@ class Build:
         return found / wanted if wanted else 1.0
 
     def _run(self) -> Iterator[int]:
-        total = self._source.documents_with_vector(self._model.number)
+        total = self._total = self._source.documents_with_vector(self._model.number)
+        first_row = self._source.first_row
         sample: list[FloatArray] = []
         yield from self._sample(total, sample)
         sampled = np.concatenate([*sample, self._queries]).astype(np.float32)
         self._queries = sampled[:: max(1, len(sampled) // _CHECKED_QUERIES)][:_CHECKED_QUERIES]
         self._truth = ExactScan(self._model.metric, self._queries, _CHECKED_K)
-        self._index = VectorIndex(self._encoding(sampled, total), self._model.dimension, self._parameters)
+        self._index = self._empty(self._encoding(sampled, total), first_row)
         del sample, sampled
         for rows, vectors in self._source.all_vectors(self._model.number):
             old = int(np.searchsorted(rows, self._last_scanned, side="right"))
@@ -110,7 +150,8 @@ class Build:
                 self._add_scanned(rows[start : min(start + _STEP_ROWS, old)])
                 yield len(self._index)
             if old < len(rows):
-                return
+                break
+        self._check_scan(self._index)
 
     def _add_scanned(self, rows: Rows) -> None:
         """Adds a piece of a scanned block. Reads it again: since the block was read, `apply` may have taken newer
@@ -134,7 +175,28 @@ class Build:
         self._last_scanned = rows.max(initial=self._last_scanned)
 
     def _encoding(self, sampled: FloatArray, total: int) -> Encoding:
-        metric = self._model.metric
-        if not self.plan.calibrated:
-            return F32(metric)
-        return I8(metric, calibrate(prepare(metric, sampled), max(total, len(sampled))))
+        metric, dimension = self._model.metric, self._model.dimension
+        if not self.plan.fitted:
+            return f32(metric, dimension)
+        return fit(self.plan.spec, metric, dimension, sampled, total, self.plan.number)
+
+    def _empty(self, encoding: Encoding, first_row: int) -> EncodedIndex:
+        graph, scan = VectorIndex(encoding, self._parameters), encoding.scan
+        if scan is None:
+            return EncodedIndex(graph)
+        return EncodedIndex(graph, ScanCodes.create(self._code_files.scan(self.plan.number), scan, first_row))
+
+    def _check_scan(self, index: EncodedIndex) -> None:
+        """Int8 cannot tell some data apart, whatever the graph is made of. What filters leave of it is then compared
+        with the stored vectors."""
+        rows = np.sort(index.graph.rows())
+        rows = rows[:: max(1, len(rows) // _CHECKED_ROWS)]
+        candidates = index.scan_rows(self._queries, rows, _CHECKED_SCAN)
+        if candidates is None:
+            return
+        present, vectors = self._source.vectors(self._model.number, rows)
+        truth = ExactScan(self._model.metric, self._queries, _CHECKED_K)
+        truth.feed(rows[present], vectors[present])
+        if self._found(candidates, truth.best()) < _SCAN_RECALL_ENOUGH:
+            index.drop_scan()
+            self._code_files.remove(self.plan.number)

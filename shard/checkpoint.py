@@ -1,12 +1,14 @@
 """Keeps indexes on disk, so that a restart follows the journal from there and builds nothing.
 
-A checkpoint is a folder with the index file and a manifest, in this order: written under a temporary name, synced,
-its checksum noted in the manifest, the manifest synced, the folder renamed, its parent synced. Hence what bears a
-final name is whole or was damaged later, and both the manifest's and the file's checksums are verified on reading.
+A checkpoint is a folder with the graph's file, the encoding and a manifest, in this order: written under a temporary
+name, synced, their checksums noted in the manifest, the manifest synced, the folder renamed, its parent synced. Hence
+what bears a final name is whole or was damaged later, and all checksums are verified on reading.
+The codes by row are too large to be written anew for each checkpoint: their files lie beside the folders, are synced before
+a checkpoint names them, and may be newer than it.
 
 Guarantees: `load_newest` yields whole checkpoints only, newest first, and removes the others it meets; the two newest
-are kept; version numbers are never handed out twice, not even after a crash. Does not know whether a checkpoint fits
-the storage: that is the indexer's question.
+are kept, with the codes of their versions; version numbers are never handed out twice, not even after a crash. Does not
+know whether a checkpoint fits the storage: that is the indexer's question.
 """
 
 import hashlib
@@ -19,19 +21,24 @@ import msgspec
 import usearch
 
 from kintsugi import failpoints
-from kintsugi.ann.calibration import Calibration
-from kintsugi.ann.encoding import encoding_of
+from kintsugi.ann import artifact
+from kintsugi.ann.encoded_index import EncodedIndex
+from kintsugi.ann.encoding import Encoding
+from kintsugi.ann.row_codes import RowCodesIdentity
+from kintsugi.ann.scan_codes import ScanCodes
 from kintsugi.ann.vector_index import Counters, GraphParameters, VectorIndex
 from kintsugi.durable import DISK, Disk, publish_folder, remove_folder, write_file
 from kintsugi.metrics import Metric
 from kintsugi.position import Position
 from kintsugi.telemetry import LogEvent, logger
+from shard.code_files import CodeFiles
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _KEPT = 2
 _MANIFEST = "manifest.json"
 _INDEX = "index.usearch"
+_ENCODING = "encoding.bin"
 _LAST_NUMBER = "last-number"
 _FOLDER_NAME = re.compile(r"v(\d{8})-(\d{20})")
 _TEMPORARY_PREFIX = "tmp-"
@@ -57,7 +64,7 @@ class IndexVersion:
     """One built index. `number` grows with every index this replica builds for the model."""
 
     number: int
-    index: VectorIndex
+    index: EncodedIndex
 
     @property
     def encoding(self) -> str:
@@ -65,14 +72,16 @@ class IndexVersion:
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a checkpoint folder holds. `parameters` are those the graph was built with."""
+    """What a checkpoint folder holds. `parameters` are those the graph was built with; `scan` is the file of scan codes
+    beside the folder."""
 
     format_version: int
     usearch_version: str
     model: IndexedModel
     number: int
     encoding: str
-    calibration: Calibration | None
+    encoding_sha256: str
+    scan: RowCodesIdentity | None
     parameters: GraphParameters
     counters: Counters
     epoch: int
@@ -117,6 +126,8 @@ class Checkpoints:
         disk.sync_folder(folder.parent)
         for leftover in folder.glob(f"{_TEMPORARY_PREFIX}*"):
             remove_folder(leftover, disk)
+        self.code_files = CodeFiles(folder)
+        self.code_files.remove_all_but(self._numbers())
 
     def seqs(self) -> list[int]:
         """The sequence numbers of the checkpoints, newest first."""
@@ -124,24 +135,26 @@ class Checkpoints:
 
     def next_number(self) -> int:
         """Takes the next version number, durably."""
-        number = 1 + max([self._last_number(), *(number for _, number, _ in self._present())])
+        number = 1 + max([self._last_number(), *self._numbers()])
         write_file(self._folder / _LAST_NUMBER, b"%d\n" % number, self._disk)
         return number
 
     def save(self, version: IndexVersion, position: Position) -> Unpublished:
-        """Writes the index file. Quick: searches wait while usearch writes."""
+        """Writes the graph's file. Quick: searches wait while usearch writes."""
         folder = self._folder / f"{_TEMPORARY_PREFIX}{_folder_name(version.number, position.seq)}"
         if folder.exists():
             remove_folder(folder, self._disk)
         folder.mkdir()
-        counters = version.index.save(folder / _INDEX)
+        counters = version.index.graph.save(folder / _INDEX)
         return Unpublished(folder, version, position, counters)
 
     def publish(self, saved: Unpublished) -> None:
         """Makes a saved index count, durably, and removes all but the newest two."""
-        index_file = saved.folder / _INDEX
-        self._disk.sync_file(index_file)
-        manifest = self._manifest(saved, _sha256(index_file))
+        saved.version.index.sync_codes()
+        (saved.folder / _ENCODING).write_bytes(artifact.pack(saved.version.index.encoding))
+        for name in (_INDEX, _ENCODING):
+            self._disk.sync_file(saved.folder / name)
+        manifest = self._manifest(saved)
         (saved.folder / _MANIFEST).write_bytes(_sealed(manifest))
         self._disk.sync_file(saved.folder / _MANIFEST)
         target = self._folder / _folder_name(saved.version.number, saved.position.seq)
@@ -152,6 +165,8 @@ class Checkpoints:
         failpoints.hit("checkpoint.after_rename")
         for _, _, old in self._present()[_KEPT:]:
             remove_folder(old, self._disk)
+        # A later version may be in the making, or serve without a checkpoint yet.
+        self.code_files.remove_all_but(self._numbers(), below=saved.version.number)
 
     def load_newest(self) -> Iterator[tuple[IndexVersion, Position]]:
         """Loads the checkpoints, newest first; those that are not whole are removed."""
@@ -164,11 +179,15 @@ class Checkpoints:
 
     def remove(self, version: IndexVersion, position: Position) -> None:
         """Forgets a checkpoint that does not fit the storage."""
+        version.index.close()
         remove_folder(self._folder / _folder_name(version.number, position.seq), self._disk)
 
     def _present(self) -> list[tuple[int, int, Path]]:
         found = [(match, path) for path in self._folder.iterdir() if (match := _FOLDER_NAME.fullmatch(path.name))]
         return sorted(((int(match[2]), int(match[1]), path) for match, path in found), reverse=True)
+
+    def _numbers(self) -> set[int]:
+        return {number for _, number, _ in self._present()}
 
     def _last_number(self) -> int:
         try:
@@ -176,21 +195,22 @@ class Checkpoints:
         except (FileNotFoundError, ValueError):
             return 0
 
-    def _manifest(self, saved: Unpublished, index_sha256: str) -> Manifest:
-        encoding = saved.version.index.encoding
+    def _manifest(self, saved: Unpublished) -> Manifest:
+        index = saved.version.index
         return Manifest(
             format_version=FORMAT_VERSION,
             usearch_version=usearch.__version__,
             model=self._model,
             number=saved.version.number,
-            encoding=encoding.name,
-            calibration=encoding.calibration,
-            parameters=saved.version.index.parameters,
+            encoding=index.encoding.name,
+            encoding_sha256=_sha256(saved.folder / _ENCODING),
+            scan=None if index.scan is None else index.scan.codes.identity,
+            parameters=index.graph.parameters,
             counters=saved.counters,
             epoch=saved.position.epoch,
             seq=saved.position.seq,
             digest=saved.position.digest.hex(),
-            index_sha256=index_sha256,
+            index_sha256=_sha256(saved.folder / _INDEX),
         )
 
     def _load(self, folder: Path) -> tuple[IndexVersion, Position]:
@@ -198,13 +218,24 @@ class Checkpoints:
         try:
             if _sha256(folder / _INDEX) != manifest.index_sha256:
                 raise CheckpointTorn("the index file does not match its checksum")
-            encoding = encoding_of(self._model.metric, manifest.encoding, manifest.calibration)
-            index = VectorIndex.load(
-                folder / _INDEX, encoding, self._model.dimension, self._parameters, manifest.counters
-            )
+            encoding = self._load_encoding(folder, manifest)
+            graph = VectorIndex.load(folder / _INDEX, encoding, self._parameters, manifest.counters)
+            index = EncodedIndex(graph, self._load_scan(manifest, graph))
         except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointTorn(f"the index file cannot be loaded: {error}") from error
+            raise CheckpointTorn(f"the index cannot be loaded: {error}") from error
         return IndexVersion(manifest.number, index), manifest.position
+
+    def _load_encoding(self, folder: Path, manifest: Manifest) -> Encoding:
+        packed = (folder / _ENCODING).read_bytes()
+        if hashlib.sha256(packed).hexdigest() != manifest.encoding_sha256:
+            raise CheckpointTorn("the encoding does not match its checksum")
+        return artifact.unpack(self._model.metric, self._model.dimension, packed)
+
+    def _load_scan(self, manifest: Manifest, graph: VectorIndex) -> ScanCodes | None:
+        encoding = graph.encoding.scan
+        if manifest.scan is None or encoding is None:
+            return None
+        return ScanCodes.open(self.code_files.scan(manifest.number), manifest.scan, encoding, graph.rows())
 
     def _read_manifest(self, folder: Path) -> Manifest:
         try:

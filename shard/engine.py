@@ -91,7 +91,14 @@ class Engine:
         every = IndexerSettings(
             checkpoint_changes=settings.checkpoint_every_changes, checkpoint_s=settings.checkpoint_every_s
         )
-        indexer = Indexer(storage, indexed, folder.index / str(model.number), settings=every, on_version=on_version)
+        indexer = Indexer(
+            storage,
+            indexed,
+            folder.index / str(model.number),
+            wanted=collection.encoding,
+            settings=every,
+            on_version=on_version,
+        )
         searcher = Searcher(
             storage, indexer, settings=SearcherSettings(max_waiting_queries=settings.max_queued_searches)
         )

@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kintsugi.ann.calibration import F32Matrix
-from kintsugi.ann.encoding import prepare
+from kintsugi.ann.elements import F32Matrix, prepare
 from kintsugi.ann.vector_index import Rows
 from kintsugi.errors import DeadlineExceeded
 from kintsugi.metrics import FloatArray, Metric, scores

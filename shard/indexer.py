@@ -22,18 +22,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kintsugi import failpoints
-from kintsugi.ann.encoding import prepare
-from kintsugi.ann.vector_index import GraphParameters
+from kintsugi.ann.spec import AUTOMATIC, EncodingSpec
+from kintsugi.ann.vector_index import GraphParameters, Rows
 from kintsugi.durable import DISK, Disk
+from kintsugi.metrics import FloatArray
 from kintsugi.position import START, Position
 from kintsugi.registry.index_versions import IndexVersionEvent
 from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
-from shard.build import Build, BuildPlan
+from shard.build import Build, BuildPlan, Progress
 from shard.checkpoint import Checkpoints, IndexedModel, IndexVersion
 from shard.journal import JournalSlice
-from shard.rebuild_policy import ClipWatch, RebuildSettings, may_replace, reason_to_rebuild
+from shard.rebuild_policy import (
+    FULL_PRECISION,
+    DriftWatch,
+    RebuildSettings,
+    fits,
+    may_replace,
+    reason_to_rebuild,
+    resolve,
+)
 from shard.seq_waiters import SeqWaiters
 from shard.source import DocumentSource
+from shard.storage_faults import fault_of
 
 OnVersion = Callable[[int, str, IndexVersionEvent], None]
 
@@ -55,8 +65,17 @@ class IndexerSettings:
     rebuild: RebuildSettings = field(default_factory=RebuildSettings)
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an encoding that was built did not come to serve. It is not tried again before the indexer has seen `until`
+    changes."""
+
+    reason: str
+    until: int
+
+
 class Indexer:
-    """Follows one replica's journal for one model.
+    """Follows one replica's journal for one model. `wanted` is the encoding that the collection asks for.
 
     `on_version(number, encoding, event)` is called from the thread at every event in the life of an index version, for a
     swap once, of the new one; it must be quick and must not raise."""
@@ -67,11 +86,13 @@ class Indexer:
         model: IndexedModel,
         folder: Path,
         *,
+        wanted: EncodingSpec = AUTOMATIC,
         settings: IndexerSettings | None = None,
         on_version: OnVersion = lambda _number, _encoding, _event: None,
         disk: Disk = DISK,
     ) -> None:
         self._source = source
+        self._wanted = wanted
         self.model = model
         self._settings = settings or IndexerSettings()
         self._on_version = on_version
@@ -82,9 +103,9 @@ class Indexer:
         self._saved_position = START
         self._changed_rows = 0
         self._changed_since = 0.0
+        self._changes = 0
         self._build: Build | None = None
-        self._refused_changes = 0
-        self._clip = ClipWatch()
+        self._drift = DriftWatch()
         self._serving: IndexVersion | None = None
         self._waiters = SeqWaiters()
         self._wake = threading.Event()
@@ -92,6 +113,8 @@ class Indexer:
         self._thread = threading.Thread(target=self._main, name=f"indexer-{model.number}", daemon=True)
         self._position = START
         self.failure: Exception | None = None
+        # By encoding; replaced, never changed, since other threads read it.
+        self.refusals: dict[str, Refusal] = {}
 
     @property
     def serving(self) -> IndexVersion | None:
@@ -102,6 +125,12 @@ class Indexer:
     def is_building(self) -> bool:
         """Whether another version is in the making, or the first one is."""
         return self._build is not None or self._serving is None
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the build under way is; None when there is none."""
+        build = self._build
+        return None if build is None else build.progress
 
     @property
     def searchable(self) -> Position:
@@ -136,6 +165,8 @@ class Indexer:
         if self._thread.is_alive():
             self._thread.join()
         self._saver.shutdown()
+        if self._serving is not None:
+            self._serving.index.close()
         self._waiters.fail("the index is closed", "INDEX_CLOSED")
 
     def _main(self) -> None:
@@ -147,7 +178,8 @@ class Indexer:
         except Exception as error:  # noqa: BLE001 -- whoever waits must learn of it, whatever it is
             _log.exception(LogEvent.INDEXER_FAILED, model=self.model.number, seq=self._position.seq)
             self.failure = error
-            self._waiters.fail(f"the index failed: {error}", "INDEX_FAILED")
+            reason = fault_of(error).reason if isinstance(error, OSError) else "INDEX_FAILED"
+            self._waiters.fail(f"the index failed: {error}", reason)
 
     def _turn(self) -> None:
         self._wake.clear()
@@ -184,25 +216,47 @@ class Indexer:
     def _build_first(self) -> None:
         # Taken before the scan: whatever the scan misses is behind it in the journal.
         position = self._source.position
-        calibrated = self._source.documents_with_vector(self.model.number) >= self._settings.rebuild.calibrate_at
-        build = self._new_build("no checkpoint fits the storage", calibrated=calibrated)
-        while not build.step():
-            if self._stop.is_set():
-                return
-        if calibrated and not may_replace(build.recall(build.version), None):
-            self._on_version(build.plan.number, build.plan.encoding, IndexVersionEvent.FAILED)
-            build = self._new_build("int8 cannot tell these vectors apart", calibrated=False)
+        if (build := self._first_good_one()) is not None:
+            self._on_version(build.plan.number, build.plan.encoding, IndexVersionEvent.BUILT)
+            _BUILDS.labels("served").inc()
+            self._serve(build.version, position, IndexVersionEvent.SWAPPED_IN)
+
+    def _first_good_one(self) -> Build | None:
+        """Nothing serves that could go on: whatever was asked for, there will be an index. None when the indexer is
+        closed meanwhile."""
+        reason = "no checkpoint fits the storage"
+        vectors = self._source.documents_with_vector(self.model.number)
+        for wanted in (self._wanted, AUTOMATIC):
+            spec = resolve(wanted, vectors, self._settings.rebuild)
+            if spec.name == FULL_PRECISION.name:
+                break
+            if spec.name in self.refusals:
+                continue
+            if (build := self._built(spec, reason)) is None:
+                return None
+            recall = build.recall(build.version)
+            if may_replace(recall, None):
+                return build
+            reason = f"recall of {spec.name} is {recall:.3f}"
+            self._refuse(build, reason)
+        return self._built(FULL_PRECISION, reason)
+
+    def _built(self, spec: EncodingSpec, reason: str) -> Build | None:
+        """Does a whole build; None when the indexer is closed meanwhile."""
+        self._build = build = self._new_build(spec, reason)
+        try:
             while not build.step():
                 if self._stop.is_set():
-                    return
-            self._refused_changes = len(build.version.index)
-        self._on_version(build.plan.number, build.plan.encoding, IndexVersionEvent.BUILT)
-        _BUILDS.labels("served").inc()
-        self._serve(build.version, position, IndexVersionEvent.SWAPPED_IN)
+                    return None
+        finally:
+            self._build = None
+        return build
 
     def _serve(self, version: IndexVersion, position: Position, event: IndexVersionEvent) -> None:
+        chosen = self._wanted.oversampling if self._wanted.name == version.encoding else 0.0
+        version.index.oversampling = chosen or version.index.encoding.oversampling
         self._serving = version
-        self._clip = ClipWatch()
+        self._drift = DriftWatch()
         self._on_version(version.number, version.encoding, event)
         self._publish(position)
 
@@ -230,13 +284,14 @@ class Indexer:
         index.remove(gone)
         index.add(rows[present], current)
         if self._build is not None:
-            self._build.apply(rows[present], current, gone)
-        if (calibration := index.encoding.calibration) is not None:
-            self._clip.add(len(current), calibration.clipped_fraction(prepare(self.model.metric, current)))
+            self._apply_to_build(self._build, rows[present], current, gone)
+        self._drift.add(len(current), index.encoding.unfit_fraction(current))
         if not self._changed_rows:
             self._changed_since = time.monotonic()
         self._changed_rows += len(rows)
-        self._refused_changes = max(0, self._refused_changes - len(rows))
+        self._changes += len(rows)
+        if any(refusal.until <= self._changes for refusal in self.refusals.values()):
+            self.refusals = {name: one for name, one in self.refusals.items() if one.until > self._changes}
 
     def _publish(self, position: Position) -> None:
         self._position = position
@@ -245,43 +300,69 @@ class Indexer:
     # Replacing the index
 
     def _start_rebuild(self) -> bool:
-        if self._serving is None or self._refused_changes:
+        if self._serving is None:
             return False
-        reason = reason_to_rebuild(self._serving, self._clip, self._settings.rebuild)
-        if not reason:
+        rebuild = reason_to_rebuild(self._serving, self._drift, self._settings.rebuild, self._wanted, self.refusals)
+        if rebuild is None:
             return False
-        self._build = self._new_build(
-            reason, calibrated=len(self._serving.index) >= self._settings.rebuild.calibrate_at
-        )
+        self._build = self._new_build(rebuild.spec, rebuild.reason)
         return True
 
-    def _new_build(self, reason: str, *, calibrated: bool) -> Build:
-        plan = BuildPlan(self._checkpoints.next_number(), calibrated, reason)
-        _log.info(LogEvent.INDEX_BUILD_STARTED, model=self.model.number, number=plan.number, reason=reason)
+    def _new_build(self, spec: EncodingSpec, reason: str) -> Build:
+        vectors = self._source.documents_with_vector(self.model.number)
+        fitted = fits(spec, vectors, self._settings.rebuild)
+        plan = BuildPlan(self._checkpoints.next_number(), spec, reason, fitted=fitted)
+        _log.info(
+            LogEvent.INDEX_BUILD_STARTED,
+            model=self.model.number,
+            number=plan.number,
+            encoding=plan.encoding,
+            reason=reason,
+        )
         self._on_version(plan.number, plan.encoding, IndexVersionEvent.BEGUN)
-        return Build(self._source, self.model, plan, self._settings.graph)
+        return Build(self._source, self.model, plan, self._settings.graph, self._checkpoints.code_files)
 
     def _step_build(self, build: Build) -> None:
-        if not build.step():
-            return
         assert self._serving is not None
+        try:
+            if not build.step():
+                return
+        except OSError as error:
+            # What serves is not harmed when there is no room for another one beside it.
+            self._refuse(build, str(fault_of(error)))
+            return
         self._build = None
-        old, new = self._serving, build.version
-        recall, recall_of_old = build.recall(new), build.recall(old)
+        new = build.version
+        recall, recall_of_old = build.recall(new), build.recall(self._serving)
         _log.info(
             LogEvent.INDEX_BUILT, model=self.model.number, number=new.number, recall=recall, recall_of_old=recall_of_old
         )
         if not may_replace(recall, recall_of_old):
-            # Not tried again before the data has changed by its own size.
-            self._refused_changes = max(len(new.index), self._settings.rebuild.rebuild_at)
-            self._on_version(new.number, new.encoding, IndexVersionEvent.FAILED)
-            _BUILDS.labels("refused").inc()
+            served = self._serving.encoding
+            self._refuse(build, f"recall of {new.encoding} is {recall:.3f}, that of {served} {recall_of_old:.3f}")
             return
+        self.refusals = {name: refusal for name, refusal in self.refusals.items() if name != new.encoding}
         self._on_version(new.number, new.encoding, IndexVersionEvent.BUILT)
         _BUILDS.labels("served").inc()
         self._serve(new, self._position, IndexVersionEvent.SWAPPED_IN)
         # The checkpoints so far are of the old version.
         self._changed_rows = max(self._changed_rows, self._settings.checkpoint_changes)
+
+    def _apply_to_build(self, build: Build, present: Rows, vectors: FloatArray, gone: Rows) -> None:
+        try:
+            build.apply(present, vectors, gone)
+        except OSError as error:
+            self._refuse(build, str(fault_of(error)))
+
+    def _refuse(self, build: Build, reason: str) -> None:
+        """Goes on without what was built. It is not tried again before the data has changed by its own size."""
+        self._build = None
+        vectors = build.progress.added
+        build.discard()
+        until = self._changes + max(vectors, self._settings.rebuild.rebuild_at)
+        self.refusals = {**self.refusals, build.plan.encoding: Refusal(reason, until)}
+        self._on_version(build.plan.number, build.plan.encoding, IndexVersionEvent.FAILED)
+        _BUILDS.labels("refused").inc()
 
     # Checkpoints
 

@@ -1,12 +1,13 @@
-"""Decides when an index should be built anew, and whether the new one may replace the old. Pure."""
+"""Decides when an index should be built anew and how it is encoded, and whether the new one may replace the old. Pure."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from kintsugi.ann.encoding import UNFIT_LIMIT
+from kintsugi.ann.spec import EncodingKind, EncodingSpec
 from shard.checkpoint import IndexVersion
 
-# The clipped part of the elements is 0.05 % on data like the calibration's sample; ten times that is other data.
-_CLIPPED_LIMIT = 0.005
-_CLIPPED_WINDOW = 1000
+_DRIFT_WINDOW = 1000
 _TOMBSTONES_LIMIT = 0.3
 _REMOVALS_PER_VECTOR = 5
 _RECALL_ENOUGH = 0.9
@@ -16,43 +17,93 @@ _RECALL_OF_FIRST = 0.5
 
 @dataclass(frozen=True, slots=True)
 class RebuildSettings:
-    """`calibrate_at`: vectors from which int8 pays. `recalibrate_growth`: growth since calibration after which its
-    sample is taken for outdated. `rebuild_at`: the least wear for which a rebuild is worth its work."""
+    """`calibrate_at`: vectors from which int8 pays. `fit_at`: vectors from which an encoding that was asked for is fitted to
+    them; fewer are held in full precision, since they tell too little. `recalibrate_growth`: growth since the fitting
+    after which its sample is taken for outdated. `rebuild_at`: the least wear for which a rebuild is worth its work."""
 
     calibrate_at: int = 1000
+    fit_at: int = 100
     recalibrate_growth: int = 16
     rebuild_at: int = 1000
 
 
-class ClipWatch:
-    """Watches whether new vectors still fit the scale of the serving index. Forgets by halves."""
+class DriftWatch:
+    """Watches whether new vectors are like those that the encoding of the serving index was fitted to. Forgets by
+    halves."""
 
     def __init__(self) -> None:
         self._vectors = 0.0
-        self._clipped = 0.0
+        self._unfit = 0.0
 
-    def add(self, vectors: int, clipped_fraction: float) -> None:
-        if self._vectors > 4 * _CLIPPED_WINDOW:
+    def add(self, vectors: int, unfit_fraction: float) -> None:
+        if self._vectors > 4 * _DRIFT_WINDOW:
             self._vectors /= 2
-            self._clipped /= 2
+            self._unfit /= 2
         self._vectors += vectors
-        self._clipped += vectors * clipped_fraction
+        self._unfit += vectors * unfit_fraction
 
     @property
     def drifted(self) -> bool:
-        return self._vectors >= _CLIPPED_WINDOW and self._clipped > _CLIPPED_LIMIT * self._vectors
+        return self._vectors >= _DRIFT_WINDOW and self._unfit > UNFIT_LIMIT * self._vectors
 
 
-def reason_to_rebuild(serving: IndexVersion, clip: ClipWatch, settings: RebuildSettings) -> str:
-    """Why the serving index should be replaced; '' when it should not."""
-    index = serving.index
-    size, calibration = len(index), index.encoding.calibration
-    if calibration is None and size >= settings.calibrate_at:
-        return f"{size} vectors are enough to calibrate int8"
-    if calibration is not None and size >= settings.recalibrate_growth * calibration.vectors:
-        return f"grew from {calibration.vectors} to {size} vectors since calibration"
-    if calibration is not None and clip.drifted:
-        return "new vectors exceed the calibrated range"
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """What should be built, and why."""
+
+    spec: EncodingSpec
+    reason: str
+
+
+FULL_PRECISION = EncodingSpec(EncodingKind.F32)
+
+
+def resolve(wanted: EncodingSpec, vectors: int, settings: RebuildSettings) -> EncodingSpec:
+    """How an index of so many vectors is encoded where `wanted` is what its collection asks for."""
+    if wanted.is_automatic:
+        return EncodingSpec(EncodingKind.I8) if vectors >= settings.calibrate_at else FULL_PRECISION
+    return wanted if vectors >= max(settings.fit_at, wanted.pca) else FULL_PRECISION
+
+
+def fits(spec: EncodingSpec, vectors: int, settings: RebuildSettings) -> bool:
+    """Whether to learn from the vectors. A small index of full precision needs nothing, nor has it scan codes."""
+    return spec.name != FULL_PRECISION.name or vectors >= settings.calibrate_at
+
+
+def reason_to_rebuild(
+    serving: IndexVersion,
+    drift: DriftWatch,
+    settings: RebuildSettings,
+    wanted: EncodingSpec,
+    refused: Collection[str] = (),
+) -> Rebuild | None:
+    """What should replace the serving index; None when nothing should. `refused`: the encodings that came to nothing with
+    these vectors already."""
+    served, size = serving.index.encoding.spec, len(serving.index)
+    resolved = resolve(wanted, size, settings)
+    if resolved.name in refused:
+        resolved = served
+    if resolved.name != served.name and not _is_settled(served, wanted):
+        return Rebuild(resolved, f"{resolved.name} is wanted for {size} vectors, {served.name} serves")
+    is_unfitted = serving.index.encoding.fitted is None and fits(served, size, settings)
+    if is_unfitted and not refused:
+        return Rebuild(resolved, f"{size} vectors are enough for scan codes")
+    if served.name not in refused and (reason := _wear(serving, drift, settings)):
+        return Rebuild(resolved, reason)
+    return None
+
+
+def _is_settled(served: EncodingSpec, wanted: EncodingSpec) -> bool:
+    """Whether an index that shrank keeps the encoding that it grew into, until it is built anew for another reason."""
+    return served.kind is EncodingKind.I8 if wanted.is_automatic else served.name == wanted.name
+
+
+def _wear(serving: IndexVersion, drift: DriftWatch, settings: RebuildSettings) -> str:
+    index, size, fitted = serving.index, len(serving.index), serving.index.encoding.fitted
+    if fitted is not None and size >= settings.recalibrate_growth * fitted.vectors:
+        return f"grew from {fitted.vectors} to {size} vectors since its encoding was fitted"
+    if drift.drifted:
+        return "new vectors are unlike those that its encoding was fitted to"
     if index.tombstones >= max(settings.rebuild_at, _TOMBSTONES_LIMIT * (size + index.tombstones)):
         return f"{index.tombstones} removed vectors take part in searches of {size}"
     if index.removals >= max(settings.rebuild_at, _REMOVALS_PER_VECTOR * size):
@@ -61,8 +112,8 @@ def reason_to_rebuild(serving: IndexVersion, clip: ClipWatch, settings: RebuildS
 
 
 def may_replace(recall: float, recall_of_old: float | None) -> bool:
-    """Whether a new index is good enough. Int8 cannot tell some data apart (vectors far from the origin under l2,
-    say); such data stays in full precision. Without an old one to compare with only the unusable is refused."""
+    """Whether a new index is good enough: some data is such that no codes can tell it apart. Without an old one to
+    compare with only the unusable is refused."""
     if recall_of_old is None:
         return recall >= _RECALL_OF_FIRST
     return recall >= min(_RECALL_ENOUGH, recall_of_old - _RECALL_LOSS_TOLERATED)

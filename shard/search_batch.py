@@ -7,7 +7,6 @@ although the replica has more says so. Knows nothing of queues or threads.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -65,15 +64,14 @@ class BatchSearch:
 
     def search(self, serving: IndexVersion, queries: FloatArray, call: SearchCall, started: float) -> Answers:
         """Asks the index once, with as many candidates as the call or the encoding want."""
-        oversampling = call.oversampling or serving.index.encoding.oversampling
-        return self._search(serving, queries, call, _candidates_wanted(call.k, oversampling), started)
+        return self._search(serving, queries, call, serving.index.wanted(call.k, call.oversampling), started)
 
     def widen(
         self, serving: IndexVersion, call: SearchCall, started: float, is_wanted: Callable[[], bool]
     ) -> Answers | None:
         """Asks again for more and more candidates, until every query has its hits or nobody wants them. None: the
         index cannot give them."""
-        count = _candidates_wanted(call.k, call.oversampling or serving.index.encoding.oversampling)
+        count = serving.index.wanted(call.k, call.oversampling)
         while count < min(len(serving.index), MAX_CANDIDATES) and is_wanted():
             count = min(4 * count, MAX_CANDIDATES)
             search_times.WIDENED.inc()
@@ -97,7 +95,7 @@ class BatchSearch:
         self, serving: IndexVersion, queries: FloatArray, call: SearchCall, count: int, started: float
     ) -> Answers:
         began = time.perf_counter()
-        candidates = serving.index.search(queries, count)
+        candidates = serving.index.candidates(queries, call.k, call.oversampling, count=count)
         searched = time.perf_counter()
         answers = self._answers(candidates, queries, call, serving.number)
         times = SearchTimes(started, searched, time.perf_counter(), len(queries), sum(map(len, candidates)))
@@ -115,10 +113,6 @@ class BatchSearch:
         wanted = min(call.k, documents_with_vector)
         short = np.array([len(one.places) < wanted for one in ranked], dtype=np.bool_)
         return Answers(ranked, columns, short, self._source.documents, documents_with_vector, index_version)
-
-
-def _candidates_wanted(k: int, oversampling: float) -> int:
-    return max(k, min(ceil(k * oversampling), MAX_CANDIDATES))
 
 
 def _rows_of(scored: Sequence[Scored]) -> npt.NDArray[np.uint64]:

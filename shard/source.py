@@ -43,6 +43,11 @@ class DocumentSource(VectorSource, Protocol):
     @property
     def documents(self) -> int: ...
 
+    @property
+    def first_row(self) -> int:
+        """No document has a row below this one, nor will one ever have."""
+        ...
+
     def documents_with_vector(self, model: int) -> int: ...
 
     def digest_at(self, seq: int) -> bytes | None:

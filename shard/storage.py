@@ -127,6 +127,15 @@ class Storage:
         return self._state.vectors.get(model, 0)
 
     @property
+    def first_row(self) -> int:
+        """No document has a row below this one, nor will one ever have."""
+        # Read before the transaction begins, so that no row is given in between.
+        next_row = self._state.next_row
+        with self._transaction() as txn:
+            cursor = txn.cursor(self._databases.documents)
+            return int.from_bytes(cursor.key(), "big") if cursor.first() else next_row
+
+    @property
     def disk_bytes(self) -> int:
         return self._environment.disk_bytes
 

@@ -102,6 +102,16 @@ class EncodedIndex:
         in the index are left out. None when there are no scan codes: the caller compares the stored vectors."""
         return None if self.scan is None else self.scan.nearest(queries, rows, count)
 
+    def drop_scan(self) -> None:
+        """Goes on without scan codes. Searches under way go on with them."""
+        self.close()
+        self.scan = None
+
+    def sync_codes(self) -> None:
+        """Returns once all codes that are in files are on the disk."""
+        if self.scan is not None:
+            self.scan.codes.sync()
+
     def close(self) -> None:
         """Lets go of the files. Searches under way go on."""
         if self.scan is not None:

@@ -15,6 +15,7 @@ import mmap
 import os
 import struct
 import threading
+import weakref
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ class RowCodes:
         self._write_lock = threading.Lock()
         # Replaced as a whole when the file has grown.
         self._codes = self._mapped()
+        # Also runs once whoever searched last has let go of the object.
+        self._close = weakref.finalize(self, os.close, descriptor)
 
     @classmethod
     def create(cls, path: Path, width: int, dtype: npt.DTypeLike, first_row: int) -> "RowCodes":
@@ -96,7 +99,8 @@ class RowCodes:
     @property
     def disk_bytes(self) -> int:
         """What the file takes on the disk, 0 once it is closed. Holes take nothing."""
-        return 0 if self._descriptor < 0 else os.fstat(self._descriptor).st_blocks * _SECTOR_BYTES
+        with self._write_lock:
+            return os.fstat(self._descriptor).st_blocks * _SECTOR_BYTES if self._close.alive else 0
 
     def write(self, rows: Rows, codes: Codes) -> None:
         """Sets the codes of some rows, each of them once. OSError when the disk does not take them: some rows may
@@ -110,6 +114,7 @@ class RowCodes:
                 f"codes are {codes.dtype} {codes.shape}, expected {self._dtype} ({len(rows)}, {self.width})"
             )
         with self._write_lock:
+            self._check_open()
             self._grow(int(rows.max()) - self.first_row + 1)
             places, lines = rows - np.uint64(self.first_row), np.ascontiguousarray(codes)
             # Neighbours are written in one call; those of a build are all neighbours.
@@ -126,14 +131,17 @@ class RowCodes:
 
     def sync(self) -> None:
         """Returns once all that was written before is on the disk."""
+        self._check_open()
         os.fdatasync(self._descriptor)
 
     def close(self) -> None:
         """Lets go of the file. Gathers may go on, and find what they found before. Idempotent."""
         with self._write_lock:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
+            self._close()
+
+    def _check_open(self) -> None:
+        if not self._close.alive:
+            raise ValueError(f"{self.path.name} is closed")
 
     def _grow(self, wanted: int) -> None:
         room = len(self._codes)

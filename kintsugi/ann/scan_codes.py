@@ -65,8 +65,9 @@ class ScanCodes:
         self._rows = _RowSet(codes.first_row)
 
     @classmethod
-    def create(cls, path: Path, encoding: Encoding, dimension: int, first_row: int) -> "ScanCodes":
-        return cls(encoding, RowCodes.create(path, dimension, _DTYPE, first_row))
+    def create(cls, path: Path, encoding: Encoding, first_row: int) -> "ScanCodes":
+        """`encoding` is the `scan` of that of the index."""
+        return cls(encoding, RowCodes.create(path, encoding.graph_dimension, _DTYPE, first_row))
 
     @classmethod
     def open(cls, path: Path, identity: RowCodesIdentity, encoding: Encoding, rows: Rows) -> "ScanCodes":

@@ -90,9 +90,8 @@ class TurnLock:
 class VectorIndex:
     """Rows and their encoded vectors, searchable."""
 
-    def __init__(self, encoding: Encoding, dimension: int, parameters: GraphParameters) -> None:
+    def __init__(self, encoding: Encoding, parameters: GraphParameters) -> None:
         self.encoding = encoding
-        self.dimension = dimension
         self.parameters = parameters
         self._lock = TurnLock()
         self._index = self._empty()
@@ -157,19 +156,18 @@ class VectorIndex:
             return Counters(self._size, self._past_last_row, self._tombstones, self._removals)
 
     @classmethod
-    def load(
-        cls, path: Path, encoding: Encoding, dimension: int, parameters: GraphParameters, counters: Counters
-    ) -> "VectorIndex":
+    def load(cls, path: Path, encoding: Encoding, parameters: GraphParameters, counters: Counters) -> "VectorIndex":
         """Reads what `save` wrote. Raises RuntimeError or ValueError when it is something else."""
-        loaded = cls(encoding, dimension, parameters)
+        loaded = cls(encoding, parameters)
         if counters.size:
             loaded._index.load(str(path))
             # Not part of the file: loading resets them.
             loaded._index.expansion_add = parameters.expansion_add  # type: ignore[misc]  # its setter is invisible to mypy
             loaded._index.expansion_search = parameters.expansion_search  # type: ignore[misc]
         actual = loaded._index
-        if len(actual) != counters.size or actual.ndim != dimension:
-            raise ValueError(f"index file holds {len(actual)} x {actual.ndim}, expected {counters.size} x {dimension}")
+        expected = (counters.size, encoding.graph_dimension)
+        if (len(actual), actual.ndim) != expected:
+            raise ValueError(f"index file holds {len(actual)} x {actual.ndim}, expected {expected[0]} x {expected[1]}")
         loaded._size = counters.size
         loaded._past_last_row = counters.past_last_row
         loaded._tombstones = counters.tombstones
@@ -178,7 +176,7 @@ class VectorIndex:
 
     def _empty(self) -> Index:
         return Index(
-            ndim=self.dimension,
+            ndim=self.encoding.graph_dimension,
             metric=self.encoding.usearch_metric,
             dtype=self.encoding.usearch_dtype,
             connectivity=self.parameters.connectivity,

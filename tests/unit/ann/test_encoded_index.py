@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kintsugi.ann.calibration import calibrate
 from kintsugi.ann.encoded_index import EncodedIndex
-from kintsugi.ann.encoding import F32, I8, prepare
+from kintsugi.ann.encoding import f32
+from kintsugi.ann.fitting import fit
 from kintsugi.ann.scan_codes import ScanCodes
+from kintsugi.ann.spec import EncodingKind, EncodingSpec
 from kintsugi.ann.vector_index import GraphParameters, VectorIndex
 from kintsugi.metrics import Metric, scores
 
@@ -18,13 +19,13 @@ def data(count, dimension=16, seed=0):
 
 
 def i8(metric, sample):
-    return I8(metric, calibrate(prepare(metric, sample), len(sample)))
+    return fit(EncodingSpec(EncodingKind.I8), metric, sample.shape[1], sample, len(sample))
 
 
 def opened(tmp_path, metric=Metric.COSINE, dimension=16, first_row=0):
     encoding = i8(metric, data(200, dimension, seed=9))
-    scan = ScanCodes.create(tmp_path / "codes", encoding, dimension, first_row)
-    return EncodedIndex(VectorIndex(encoding, dimension, GraphParameters()), scan)
+    scan = ScanCodes.create(tmp_path / "codes", encoding.scan, first_row)
+    return EncodedIndex(VectorIndex(encoding, GraphParameters()), scan)
 
 
 def numbered(count, first=0):
@@ -104,7 +105,7 @@ def test_candidates_are_rows_that_are_there_each_once(tmp_path_factory, seed, k,
 
 def test_an_index_without_scan_codes_leaves_the_scan_to_the_caller():
     """None, rather than something less exact than the stored vectors; it takes no disk."""
-    index = EncodedIndex(VectorIndex(F32(Metric.L2), 16, GraphParameters()))
+    index = EncodedIndex(VectorIndex(f32(Metric.L2, 16), GraphParameters()))
     index.add(numbered(10), data(10))
     assert index.scan_rows(data(1), numbered(10), 3) is None
     assert index.mapped_bytes == 0
@@ -114,6 +115,6 @@ def test_an_index_without_scan_codes_leaves_the_scan_to_the_caller():
 
 def test_the_default_oversampling_is_the_collections_else_the_encodings(tmp_path):
     """A request's own wins over both; there are at least k candidates."""
-    index = EncodedIndex(VectorIndex(F32(Metric.L2), 16, GraphParameters()), oversampling=7.0)
+    index = EncodedIndex(VectorIndex(f32(Metric.L2, 16), GraphParameters()), oversampling=7.0)
     assert (index.wanted(10), index.wanted(10, 1.5), index.wanted(10_000, 0.1)) == (70, 15, 10_000)
     assert opened(tmp_path).wanted(10) == 10 * opened(tmp_path).encoding.oversampling

@@ -57,6 +57,9 @@ def test_holes_take_no_room_on_the_disk(file):
     assert 0 < file.disk_bytes < 100_000
     file.close()
     assert file.disk_bytes == 0
+    for change in (file.sync, lambda: file.write(rows(1000), codes(1))):
+        with pytest.raises(ValueError, match="is closed"):
+            change()
 
 
 def test_gathers_go_on_while_the_file_grows_and_after_it_is_closed(file):

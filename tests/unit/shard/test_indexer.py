@@ -1,8 +1,10 @@
 """Following the journal, checkpoints and recovery, re-encoding, and failures."""
 
 import asyncio
+import hashlib
 import shutil
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -21,6 +23,13 @@ EVERY_CHANGE = IndexerSettings(checkpoint_changes=1, rebuild=RebuildSettings(cal
 
 def vectors(count, dimension=8, seed=0):
     return np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
+
+
+def nearly_alike(count, seed):
+    """Two far clusters of vectors that differ within them by less than int8 can tell."""
+    spread = vectors(count, seed=seed) * 0.01
+    spread[:, 0] += np.where(np.arange(count) % 2, 1000, -1000)
+    return spread
 
 
 async def assert_serves_truth(replica, searcher, pairs_of, seed=99):
@@ -61,15 +70,15 @@ async def test_small_indexes_are_f32_and_become_i8_when_they_have_grown(open_rep
     ("change", "reason"),
     [
         (lambda replica: replica.put(dict(enumerate(vectors(900, seed=1), start=1000))), "grew from"),
-        (lambda replica: replica.put(dict(enumerate(vectors(1100, seed=1) * 50, start=1000))), "exceed the calibrated"),
+        (lambda replica: replica.put(dict(enumerate(vectors(1100, seed=1) * 50, start=1000))), "unlike those"),
         (lambda replica: replica.delete(list(range(45))), "removed vectors take part"),
     ],
 )
 async def test_the_index_is_rebuilt_when_it_no_longer_suits(open_replica, pairs_of, eventually, change, reason):
-    """Growth, elements beyond the calibrated range and tombstones each lead to a new version."""
+    """Growth, vectors unlike those the encoding was fitted to and tombstones each lead to a new version."""
     replica = open_replica(8, Metric.DOT)
     replica.put(dict(enumerate(vectors(50))))
-    growth = 100 if reason.startswith("exceed") else 16
+    growth = 100 if reason.startswith("unlike") else 16
     rebuild = RebuildSettings(calibrate_at=40, recalibrate_growth=growth, rebuild_at=40)
     async with replica.serving(IndexerSettings(rebuild=rebuild)) as (indexer, searcher):
         before = indexer.serving
@@ -84,13 +93,14 @@ async def test_the_index_is_rebuilt_when_it_no_longer_suits(open_replica, pairs_
 async def test_data_that_int8_cannot_tell_apart_stays_in_full_precision(open_replica, pairs_of, eventually):
     """A build whose recall falls short does not replace the old one, nor is it tried again at once."""
     replica = open_replica(8, Metric.L2)
-    replica.put({place: vector * 0.01 + 1000 for place, vector in enumerate(vectors(30))})
+    replica.put(dict(enumerate(nearly_alike(30, 0))))
     async with replica.serving(SMALL) as (indexer, searcher):
-        replica.put({place: vector * 0.01 + 1000 for place, vector in enumerate(vectors(400, seed=1))})
+        replica.put(dict(enumerate(nearly_alike(400, 1))))
         await replica.caught_up(indexer)
         await eventually(lambda: replica.events[-1] == (2, "i8", "failed"))
         assert indexer.serving.encoding == "f32"
-        replica.put({1: vectors(1)[0] * 0.01 + 1000})
+        assert "recall of i8" in indexer.refusals["i8"].reason
+        replica.put({1: nearly_alike(1, 2)[0]})
         await replica.caught_up(indexer)
         await assert_serves_truth(replica, searcher, pairs_of)
         assert replica.events[-1] == (2, "i8", "failed")
@@ -126,6 +136,13 @@ async def test_recovery_from_any_position_equals_never_having_stopped(open_repli
             assert replica.events[0][2] == "loaded"
 
 
+def older_format(path):
+    """A whole manifest as an earlier release wrote it."""
+    manifest = msgspec.json.decode(path.read_bytes())["manifest"] | {"format_version": 1, "calibration": None}
+    encoded = msgspec.json.encode(manifest)
+    return msgspec.json.encode({"manifest": msgspec.Raw(encoded), "sha256": hashlib.sha256(encoded).hexdigest()})
+
+
 DAMAGES = {
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     "torn manifest": lambda folder: (folder / "manifest.json").write_bytes(
@@ -140,6 +157,9 @@ DAMAGES = {
     "flipped bit": lambda folder: (folder / "index.usearch").write_bytes(
         b"".join([(raw := (folder / "index.usearch").read_bytes())[:100], bytes([raw[100] ^ 1]), raw[101:]])
     ),
+    "no encoding": lambda folder: (folder / "encoding.bin").unlink(),
+    "torn encoding": lambda folder: (folder / "encoding.bin").write_bytes((folder / "encoding.bin").read_bytes()[:-1]),
+    "older format": lambda folder: (folder / "manifest.json").write_bytes(older_format(folder / "manifest.json")),
     "empty folder": lambda folder: (shutil.rmtree(folder), folder.mkdir()),
 }
 
@@ -212,7 +232,7 @@ async def test_two_checkpoints_are_kept_and_bound_the_journal(open_replica, even
 
 
 async def test_a_checkpoint_is_synced_before_it_is_named(open_replica):
-    """Index and manifest are synced, then the folder, then comes the rename, then the parent is synced."""
+    """Index, encoding and manifest are synced, then the folder, then comes the rename, then the parent is synced."""
     replica = open_replica(8)
     replica.put({1: vectors(1)[0]})
     real, calls = Disk(), []
@@ -234,6 +254,7 @@ async def test_a_checkpoint_is_synced_before_it_is_named(open_replica):
     name = checkpoint_folders(replica)[0].name
     assert calls == [
         ("sync", "index.usearch"),
+        ("sync", "encoding.bin"),
         ("sync", "manifest.json"),
         ("sync folder", f"tmp-{name}"),
         ("rename", name),

@@ -35,9 +35,8 @@ async def test_a_good_index_finds_all(open_replica, thread, metric):
     """Every probe of a small index finds the whole truth, however many hits it asks for."""
     replica = open_replica(8, metric)
     stored = vectors(300)
+    replica.put(dict(enumerate(stored)))
     async with replica.serving(SMALL) as (indexer, searcher):
-        replica.put(dict(enumerate(stored)))
-        await replica.caught_up(indexer)
         check = RecallCheck(replica.storage, indexer, searcher, thread, quick)
         found = await check.measure([Probe(query, k) for query in stored[:10] for k in (1, 10)])
         assert [one.recall for one in found] == [1.0] * 20
