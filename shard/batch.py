@@ -5,13 +5,14 @@
 Invariants:
 1. The state after a run of records does not depend on how they were cut into batches.
 2. A key is written at most once per batch, whatever the records did to it.
-3. Nothing is written before documents() has encoded them all, so views into the database stay valid.
+3. Nothing is written before documents() and attributes() were read to the end, so views into the database stay valid.
 
 Knows the layout of values, not LMDB: `lookup` is injected.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from shard.attributes.changes import AttributesOfRow
 from shard.change import Change
 from shard.layout import JOURNAL, DocumentRecord, encode_document, number, vector_key
 from shard.outcomes import Operation, Outcome, decide
@@ -58,6 +59,17 @@ class Batch:
             if document is not None:
                 writes[number(document.row)] = encode_document(document)
         return writes
+
+    def attributes(self) -> Iterator[AttributesOfRow]:
+        """The rows of changed documents, with their attributes before and after; None for no document."""
+        for encoded, document in self._changed():
+            before = self._before[encoded]
+            moved = before is None or document is None or document.row != before.row
+            if before is not None and moved:
+                yield before.row, before.attributes, None
+            if document is not None:
+                old = None if before is None or moved else before.attributes
+                yield document.row, old, document.attributes
 
     def moved_ids(self) -> list[tuple[bytes, int | None, int | None]]:
         """The ids whose row changed, with the row before and after, None for no document."""

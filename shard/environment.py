@@ -6,7 +6,7 @@ structure. Does not know documents.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,18 +14,23 @@ import lmdb
 from lmdb.verify import VerifyError, verify
 
 from kintsugi.metrics import StoredType
-from shard.layout import FORMAT_VERSION, State, decode_state, encode_state
+from shard.layout import FORMAT_VERSION, State, decode_state, encode_state, number
 from shard.storage_faults import StorageCorrupt, StorageFault, StorageTooNew, faults_mapped
 
 DATA_FILE: Final = "data.mdb"
 META_FORMAT: Final = b"format"
 META_STATE: Final = b"state"
+# The last row that is in the attribute index, while that is being filled.
+META_ATTRIBUTES: Final = b"attributes"
 
 # LMDB's limit on simultaneous read transactions: search, reads, followers and copies of one replica stay far below it.
 _MAX_READERS = 512
 
 # From a format to the next one. A migration runs in the transaction that raises the format.
-MIGRATIONS: Mapping[int, Callable[[Any], None]] = {}
+MIGRATIONS: Mapping[int, Callable[[Any, Any], None]] = {
+    # The attribute index is new and empty; Storage.open fills it.
+    1: lambda txn, meta: txn.put(META_ATTRIBUTES, number(0), db=meta),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,12 @@ class Databases:
     vectors: Any
     journal: Any
     tail: Any
+    names: Any
+    postings: Any
+    numbers: Any
 
     def all(self) -> tuple[Any, ...]:
-        return (self.meta, self.ids, self.documents, self.vectors, self.journal, self.tail)
+        return tuple(getattr(self, one.name) for one in fields(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,8 @@ def _prepare(env: Any, path: Path, stored: StoredType) -> tuple[Environment, Sta
     with env.begin(write=True) as txn:
         meta = env.open_db(b"meta", txn=txn, create=is_new)
         state = _create(txn, meta, stored) if is_new else _migrate(txn, meta, stored)
+        # Older databases have none of the attribute index.
+        lacks_index = is_new or txn.get(META_ATTRIBUTES, db=meta) == number(0)
         databases = Databases(
             meta=meta,
             ids=env.open_db(b"ids", txn=txn, create=is_new, dupsort=True, dupfixed=True),
@@ -109,6 +119,9 @@ def _prepare(env: Any, path: Path, stored: StoredType) -> tuple[Environment, Sta
             vectors=env.open_db(b"vectors", txn=txn, create=is_new),
             journal=env.open_db(b"journal", txn=txn, create=is_new),
             tail=env.open_db(b"tail", txn=txn, create=is_new),
+            names=env.open_db(b"names", txn=txn, create=lacks_index),
+            postings=env.open_db(b"postings", txn=txn, create=lacks_index),
+            numbers=env.open_db(b"numbers", txn=txn, create=lacks_index),
         )
     return Environment(env, databases, path), state
 
@@ -146,7 +159,7 @@ def _migrate(txn: Any, meta: Any, stored: StoredType) -> State:
     if version > FORMAT_VERSION:
         raise StorageTooNew(f"database has format {version}, this release reads up to {FORMAT_VERSION}")
     for step in range(version, FORMAT_VERSION):
-        MIGRATIONS[step](txn)
+        MIGRATIONS[step](txn, meta)
     if version < FORMAT_VERSION:
         txn.put(META_FORMAT, str(FORMAT_VERSION).encode(), db=meta)
     state = decode_state(txn.get(META_STATE, db=meta))

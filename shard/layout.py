@@ -6,6 +6,7 @@
     vectors    model, row -> elements
     journal    seq -> operation, outcome, epoch, row, version, digest       followed by index builds
     tail       seq -> digest, record as it stood in the log                 what recovery appends again
+    names, postings, numbers                                                the attribute index, see attributes/layout.py
 
 Numbers are big-endian, so that bytewise order is numeric order. Vectors and documents are apart because a value above
 half a page takes whole pages: a vector with its attributes would waste much of them.
@@ -25,7 +26,7 @@ import numpy as np
 from kintsugi.position import START, Position
 from shard.storage_faults import StorageCorrupt
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 MAX_KEY_BYTES: Final = 511
 _MARK_BYTES: Final = 3
@@ -53,6 +54,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     fenced_epoch: int = 0
     # Documents with a vector, by model.
     vectors: dict[int, int] = {}
+    # The first attribute number never given; 0 stands for the documents themselves.
+    next_attribute: int = 1
 
     @property
     def position(self) -> Position:

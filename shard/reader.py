@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kintsugi.filters.tree import Filter
 from kintsugi.metrics import FloatArray
+from shard.attributes.columns import NumberColumns
+from shard.attributes.lookup import Lookup, Matches
 from shard.environment import META_STATE, Databases
 from shard.journal import Rows
 from shard.layout import (
@@ -117,11 +120,23 @@ def find_document(txn: Any, databases: Databases, encoded: bytes) -> DocumentRec
 
 
 class Reader:
-    def __init__(self, txn: Any, databases: Databases, dimensions: Mapping[int, int], dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        txn: Any,
+        databases: Databases,
+        dimensions: Mapping[int, int],
+        dtype: np.dtype[Any],
+        columns: NumberColumns,
+    ) -> None:
         self._txn = txn
         self._databases = databases
         self._dimensions = dimensions
         self._dtype = dtype
+        self._columns = columns
+
+    def match(self, condition: Filter) -> Matches:
+        """The rows of the documents that fulfil a filter."""
+        return Lookup(self._txn, self._databases, self._columns, self.state().seq).match(condition)
 
     def vectors(self, model: int, rows: Rows) -> tuple[Mask, FloatArray]:
         """Which rows have a vector of the model, and a line per row asked for: zeros where there is none."""

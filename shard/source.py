@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kintsugi.ann.vector_index import Rows
+from kintsugi.filters.tree import Filter
 from kintsugi.metrics import FloatArray
 from kintsugi.position import Position
+from shard.attributes.lookup import Matches
 from shard.journal import JournalSlice
 from shard.reader import Fields, HitColumns
 
@@ -30,6 +32,10 @@ class VectorSource(Protocol):
 
 class DocumentsSnapshot(VectorSource, Protocol):
     """One consistent state of the documents, for the thread that opened it."""
+
+    def match(self, condition: Filter) -> Matches:
+        """The rows of the documents that fulfil a filter, with vectors or without."""
+        ...
 
     def hits(self, rows: Rows, fields: Fields) -> HitColumns: ...
 

@@ -1,7 +1,8 @@
 """The truth of a replica: its documents, their vectors, its journal and the tail of its log, in one LMDB environment.
 
 Guarantees:
-1. A batch is one transaction, synced before apply() returns: documents, journal, tail and position move together.
+1. A batch is one transaction, synced before apply() returns: documents, the index of their attributes, journal, tail and
+   position move together.
 2. A record that does not continue the replica's history (gap, fork, fenced epoch), or that cannot be read, refuses its
    whole batch: nothing is written. A record that is already applied is compared and skipped.
 3. Reads see one committed state each; reading() holds one state over several reads. Any thread may read or write;
@@ -20,12 +21,18 @@ from typing import Any, Final
 
 import msgspec
 
+from kintsugi.filters.tree import Filter
 from kintsugi.limits import MAX_PAGE_BYTES
 from kintsugi.log.faults import LogForked
 from kintsugi.log.read import LogEntry, verify_next
 from kintsugi.metrics import FloatArray, StoredType
 from kintsugi.position import Position
 from shard import journal
+from shard.attributes import upgrade
+from shard.attributes.changes import AttributeChanges
+from shard.attributes.columns import NumberColumns
+from shard.attributes.lookup import Matches
+from shard.attributes.writing import write_changes, write_sorted
 from shard.batch import Batch
 from shard.change import Change, parse
 from shard.environment import META_STATE, Environment, open_environment
@@ -62,6 +69,7 @@ class Storage:
         self._environment = environment
         self._databases = environment.databases
         self._state = state
+        self._columns = NumberColumns(state.seq)
         self._dtype = stored.dtype
         self._max_bytes = max_bytes
         self._dimensions: dict[int, int] = {}
@@ -89,6 +97,12 @@ class Storage:
         """Opens or creates the database in the folder `path`. `models` maps model numbers to dimensions; `max_bytes`
         bounds the pages in use. `sync=False` is for tests that must notice it."""
         environment, state = open_environment(path, stored=stored, map_size=map_size, sync=sync)
+        try:
+            with faults_mapped:
+                state = upgrade.index_documents(environment, state)
+        except BaseException:
+            environment.env.close()
+            raise
         storage = cls(environment, state, stored=stored, max_bytes=max_bytes)
         storage._observe = observe
         for model, dimension in models.items():
@@ -146,6 +160,11 @@ class Storage:
             return self._environment.used_bytes(txn)
 
     @property
+    def column_bytes(self) -> int:
+        """The memory of the number columns that filters have used."""
+        return self._columns.bytes
+
+    @property
     def is_synced(self) -> bool:
         return self._environment.is_synced
 
@@ -189,7 +208,7 @@ class Storage:
     def reading(self) -> Iterator[Reader]:
         """Several reads of one state. Keep it short: pages freed meanwhile cannot be reused."""
         with self._transaction() as txn:
-            yield Reader(txn, self._databases, self._dimensions, self._dtype)
+            yield Reader(txn, self._databases, self._dimensions, self._dtype, self._columns)
 
     def vectors(self, model: int, rows: Rows) -> tuple[Mask, FloatArray]:
         """Which rows have a vector of the model, and a line per row asked for: zeros where there is none."""
@@ -208,6 +227,11 @@ class Storage:
             if len(rows) < limit:
                 return
             row = int(rows[-1])
+
+    def match(self, condition: Filter) -> Matches:
+        """The rows of the documents that fulfil a filter."""
+        with self.reading() as reader:
+            return reader.match(condition)
 
     def hits(self, rows: Rows, fields: Fields = NOTHING) -> HitColumns:
         with self.reading() as reader:
@@ -294,18 +318,21 @@ class Storage:
         return fresh
 
     def _write_batch(self, entries: Sequence[LogEntry], changes: Sequence[Change]) -> None:
-        with self._write_transaction() as txn:
+        with self._columns_kept_right(), self._write_transaction() as txn:
             used_before = self._environment.used_bytes(txn)
             batch = Batch(lambda encoded: find_document(txn, self._databases, encoded), self._state.next_row)
             for entry, change in zip(entries, changes, strict=True):
                 batch.add(change, entry.payload, entry.epoch, entry.digest)
+            attributes = AttributeChanges.of(batch.attributes())
             self._write_planned(txn, batch)
-            state = self._state_after(batch, entries[-1])
+            written = write_changes(txn, self._databases, attributes, self._state.next_attribute)
+            state = self._state_after(batch, entries[-1], written.next_number)
             self._put_state(txn, state)
             documents = int(txn.stat(self._databases.documents)["entries"])
             used = self._environment.used_bytes(txn)
             if used > self._max_bytes and used > used_before:
                 raise StorageFull(f"replica would use {used} bytes, its quota is {self._max_bytes}")
+            self._columns.tell(state.seq, written.numbers)
         self._documents = documents
         self._publish("commit", state)
 
@@ -318,12 +345,12 @@ class Storage:
         moved = sorted((id_key(encoded), new) for encoded, _, new in batch.moved_ids() if new is not None)
         ids = [(key, mark + number(new)) for (key, mark), new in moved]
         txn.cursor(self._databases.ids).putmulti(ids)
-        _write_changes(txn, self._databases.documents, documents)
-        _write_changes(txn, self._databases.vectors, batch.vectors)
+        write_sorted(txn, self._databases.documents, documents)
+        write_sorted(txn, self._databases.vectors, batch.vectors)
         txn.cursor(self._databases.journal).putmulti(batch.journal, append=True)
         txn.cursor(self._databases.tail).putmulti(batch.tail, append=True)
 
-    def _state_after(self, batch: Batch, last: LogEntry) -> State:
+    def _state_after(self, batch: Batch, last: LogEntry, next_attribute: int) -> State:
         before = self._state.vectors
         vectors = before | {model: before.get(model, 0) + change for model, change in batch.vector_counts.items()}
         return msgspec.structs.replace(
@@ -333,6 +360,7 @@ class Storage:
             digest=last.digest,
             next_row=batch.next_row,
             vectors=vectors,
+            next_attribute=next_attribute,
         )
 
     def _trim_some(self, database: Any, below: int) -> int:
@@ -350,6 +378,15 @@ class Storage:
         # First the observer, then the readers: no acknowledgement can come before the event that allows it.
         self._observe(StorageEvent(kind, state.seq, self._environment.is_synced))
         self._state = state
+
+    @contextmanager
+    def _columns_kept_right(self) -> Iterator[None]:
+        """The columns may have been told of a batch that then fails to commit: they start over."""
+        try:
+            yield
+        except BaseException:
+            self._columns.forget(self._state.seq)
+            raise
 
     @contextmanager
     def _write_transaction(self) -> Iterator[Any]:
@@ -375,11 +412,3 @@ class Storage:
                 self._reading -= 1
                 if not self._reading:
                     self._readers.notify_all()
-
-
-def _write_changes(txn: Any, database: Any, changes: Mapping[bytes, bytes | None]) -> None:
-    """Writes the values and deletes the keys without one, in key order: neighbours share pages."""
-    for key, value in changes.items():
-        if value is None:
-            txn.delete(key, db=database)
-    txn.cursor(database).putmulti(sorted((key, value) for key, value in changes.items() if value is not None))

@@ -9,6 +9,7 @@ import pytest
 
 from kintsugi.errors import Unavailable
 from kintsugi.metrics import StoredType
+from shard.layout import FORMAT_VERSION
 from shard.storage_faults import StorageCorrupt, StorageFault, StorageFull, StorageTooNew, fault_of
 
 
@@ -59,11 +60,11 @@ def test_file_put_in_place_of_a_replica_opens(filled, open_storage, memory_log, 
 
 def test_later_format_is_refused(filled, open_storage):
     """A database of a later release is not touched."""
-    env = lmdb.open(str(filled.parent), max_dbs=8)
+    env = lmdb.open(str(filled.parent), max_dbs=16)
     with env.begin(write=True, db=env.open_db(b"meta")) as txn:
-        txn.put(b"format", b"2")
+        txn.put(b"format", str(FORMAT_VERSION + 1).encode())
     env.close()
-    with pytest.raises(StorageTooNew, match="format 2"):
+    with pytest.raises(StorageTooNew, match=f"format {FORMAT_VERSION + 1}"):
         open_storage()
 
 
