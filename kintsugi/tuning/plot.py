@@ -41,7 +41,7 @@ def draw(tuning: Tuning, path: Path) -> None:
     axes.plot([one.memory_bytes for one in best], [_loss(one.recall) for one in best], color=_GOLD, lw=1.5,
               drawstyle="steps-post", zorder=2, label="front: less memory has less recall")  # fmt: skip
     if (chosen := tuning.advice.chosen) is not None:
-        axes.plot(chosen.memory_bytes, _loss(chosen.recall), "*", ms=20, color=_GOLD, mec=_INK, zorder=4,
+        axes.plot(chosen.memory_bytes, _loss(chosen.recall), "*", ms=14, color=_GOLD, mec=_INK, zorder=4,
                   label=f"recommended: {chosen.name}")  # fmt: skip
     axes.axhline(_loss(tuning.need.recall), color=_INK, lw=0.8, ls=":", label=f"recall {tuning.need.recall:g} wanted")
     if tuning.need.memory_bytes is not None:

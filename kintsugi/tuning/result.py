@@ -64,10 +64,11 @@ class Tuning:
         recall = f"recall@{subject.k} {setting.recall:.4f}"
         if subject.extrapolated:
             recall += f" ({setting.recall_at_worst:.4f} at worst)"
+        memory = f"{show_bytes(self.copy_bytes(setting))} for a copy of {subject.vectors:,} vectors"
+        if subject.replicas > 1:
+            memory += f", {show_bytes(self.total_bytes(setting))} for all {subject.replicas} replicas"
         return (
-            f"{setting.encoding.name} with oversampling {setting.oversampling:g}: "
-            f"{show_bytes(self.copy_bytes(setting))} for a copy of {subject.vectors:,} vectors, "
-            f"{show_bytes(self.total_bytes(setting))} for {subject.replicas} replicas; {recall}; "
+            f"{setting.encoding.name} with oversampling {setting.oversampling:g}: {memory}; {recall}; "
             f"{setting.throughput:.2f} x the throughput of f32"
         )
 
