@@ -19,6 +19,7 @@ from coordinator.loss import AcceptLoss
 from coordinator.observing import Observing
 from coordinator.reading import ReadSettings, build_reading
 from coordinator.replica_calls import ReplicaCalls
+from coordinator.search_streams import SearchStreams
 from coordinator.services.cluster import ClusterService
 from coordinator.services.collections import CollectionsService
 from coordinator.services.documents import DocumentsService
@@ -76,6 +77,7 @@ class Parts:
     observing: Observing
     housekeeping: Housekeeping
     leftovers: Leftovers
+    streams: SearchStreams
     server: RpcServer
 
     def lease_info(self) -> LeaseInfo:
@@ -131,7 +133,7 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
     server.add(add_ClusterServicer_to_server, cluster)
     observing = Observing(reading.admission, writes)
     parts = (settings, member, lifecycle, channels, redis, store, watcher)
-    return Parts(*parts, writes, observing, housekeeping, leftovers, server)
+    return Parts(*parts, writes, observing, housekeeping, leftovers, reading.streams, server)
 
 
 def _assemble_writes(
@@ -172,6 +174,7 @@ async def serve(settings: CoordinatorSettings, stop: asyncio.Event) -> None:
             await _drain(parts, enrolment)
             await end(running)
     parts.lifecycle.advance(LifecycleEvent.DRAINED)
+    await parts.streams.close()
     await parts.channels.close()
     await parts.redis.aclose()
 

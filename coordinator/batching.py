@@ -22,13 +22,16 @@ from opentelemetry.trace import Span
 from coordinator import merge
 from coordinator.deadline import Clock, Deadline
 from coordinator.merge import Hits
-from coordinator.shards import ANSWER_TOO_LARGE, position_message
+from coordinator.query import Grouping
+from coordinator.shards import position_message
 from kintsugi.errors import DeadlineExceeded, ResourceExhausted
+from kintsugi.filters.wire import value_message
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.metrics import FloatArray
 from kintsugi.position import Position
+from kintsugi.rpc.errors import ANSWER_TOO_LARGE
 from kintsugi.telemetry import bind_request_ids, metric_names, metrics, request_id, tracing
-from kintsugi.v1 import types_pb2
+from kintsugi.v1 import filters_pb2, search_pb2, types_pb2
 
 _MESSAGE_QUERIES = metrics.histogram(metric_names.MESSAGE_QUERIES)
 
@@ -48,6 +51,9 @@ class LaneKey:
     attributes: bool
     text: bool
     registry_revision: int
+    filter: bytes = b""
+    min_score: float | None = None
+    group: Grouping | None = None
 
     def request(self, queries: bytes, count: int) -> shard_pb2.ShardSearchRequest:
         return shard_pb2.ShardSearchRequest(
@@ -61,7 +67,14 @@ class LaneKey:
             at_least=position_message(self.at_least),
             fields=types_pb2.DocumentFields(attributes=self.attributes, text=self.text),
             registry_revision=self.registry_revision,
+            filter=filters_pb2.Filter.FromString(self.filter) if self.filter else None,
+            min_score=self.min_score,
+            group_by=self._group_by(),
+            only_groups=map(value_message, self.group.only.values) if self.group and self.group.only else (),
         )
+
+    def _group_by(self) -> search_pb2.GroupBy | None:
+        return search_pb2.GroupBy(attribute=self.group.attribute, size=self.group.size) if self.group else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +231,7 @@ class Batcher:
         bind_request_ids(waiter.request_id for waiter in waiters)
         tracing.carry(tracing.span_contexts(waiter.span for waiter in waiters))
         response = await self._send(key.address, key.request(matrix.tobytes(), len(matrix)), deadline)
-        return response, merge.from_shard(response, len(matrix))
+        return response, merge.from_shard(response, len(matrix), grouped=key.group is not None)
 
 
 def _settle(waiters: Sequence[_Waiter], response: shard_pb2.ShardSearchResponse, hits: Hits) -> None:

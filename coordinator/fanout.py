@@ -19,7 +19,6 @@ from prometheus_client import Counter
 from coordinator.deadline import Deadline
 from coordinator.load import ReplicaLoad
 from coordinator.plan import ShardPlan, Target
-from coordinator.shards import ANSWER_TOO_LARGE
 from kintsugi.errors import (
     DeadlineExceeded,
     Internal,
@@ -29,7 +28,7 @@ from kintsugi.errors import (
     StalePlan,
     Unavailable,
 )
-from kintsugi.rpc.errors import code_name
+from kintsugi.rpc.errors import ANSWER_TOO_LARGE, code_name
 from kintsugi.telemetry import metric_names, metrics, tracing
 from kintsugi.telemetry.trace_names import SpanEvent
 

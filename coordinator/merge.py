@@ -1,4 +1,4 @@
-"""Hits of many queries in columns, and their exact merge into one top-k per query. Pure numpy.
+"""Hits of many queries in columns, and their exact merge into one top-k per query. Pure numpy. Groups: see grouping.
 
 Best first, equal scores in the order of ids, so the order does not depend on which shard answered first. Knows nothing
 about shards or RPC beyond the column messages.
@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from kintsugi import columns
 from kintsugi.errors import Internal, InvalidArgument
+from kintsugi.filters.tree import Value
+from kintsugi.filters.wire import value_message, value_of_message
 from kintsugi.ids import DocId
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.v1 import search_pb2, types_pb2
@@ -75,7 +77,7 @@ def _concatenate_ids(parts: Sequence[Ids]) -> Ids:
 @dataclass(frozen=True, slots=True)
 class Hits:
     """`counts` has one entry per query; the other columns hold the hits of the first query, then of the second, ...
-    `attributes` and `bodies` (the source texts) are empty when not asked for."""
+    `attributes`, `bodies` (the source texts) and `groups` are empty when not asked for."""
 
     counts: IndexArray
     ids: Ids
@@ -83,6 +85,7 @@ class Hits:
     versions: columns.U64Array
     attributes: Sequence[str] = ()
     bodies: Sequence[str] = ()
+    groups: Sequence[Value] = ()
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -98,6 +101,7 @@ class Hits:
             self.versions[rows],
             self.attributes[rows],
             self.bodies[rows],
+            self.groups[rows],
         )
 
     def batch_response(self, model: str, coverage: types_pb2.Coverage) -> search_pb2.SearchBatchResponse:
@@ -110,6 +114,7 @@ class Hits:
             texts=self.bodies,
             model=model,
             coverage=coverage,
+            groups=map(value_message, self.groups),
         )
 
     def response(self, model: str, coverage: types_pb2.Coverage) -> search_pb2.SearchResponse:
@@ -122,6 +127,7 @@ class Hits:
                 model=model,
                 attributes=self.attributes[i] if self.attributes else "",
                 text=self.bodies[i] if self.bodies else "",
+                group=value_message(self.groups[i]) if self.groups else None,
             )
             for i, (doc_id, score, version) in enumerate(
                 zip(self.ids.decoded(), self.scores.tolist(), self.versions.tolist(), strict=True)
@@ -130,7 +136,7 @@ class Hits:
         return search_pb2.SearchResponse(hits=hits, coverage=coverage)
 
 
-def from_shard(response: shard_pb2.ShardSearchResponse, queries: int) -> Hits:
+def from_shard(response: shard_pb2.ShardSearchResponse, queries: int, *, grouped: bool = False) -> Hits:
     """Decodes a shard's answer. Raises Internal when its columns do not fit each other."""
     try:
         hits = Hits(
@@ -140,12 +146,15 @@ def from_shard(response: shard_pb2.ShardSearchResponse, queries: int) -> Hits:
             columns.unpack_u64(response.versions, "versions"),
             list(response.attributes),
             list(response.texts),
+            list(map(value_of_message, response.groups)),
         )
     except (InvalidArgument, ValueError) as error:
         raise Internal(f"a shard answered malformed columns: {error}") from error
     total = int(hits.counts.sum())
     lengths = {len(hits.ids.numbers), len(hits.scores), len(hits.versions)}
     lengths |= {len(column) for column in (hits.attributes, hits.bodies) if column}
+    if grouped:
+        lengths.add(len(hits.groups))
     if len(hits.counts) != queries or lengths != {total}:
         raise Internal(
             f"a shard answered {queries} queries with {len(hits.counts)} counts of {total} hits, "
@@ -154,30 +163,70 @@ def from_shard(response: shard_pb2.ShardSearchResponse, queries: int) -> Hits:
     return hits
 
 
-def merge(parts: Sequence[Hits], k: int) -> Hits:
-    """One exact top-k per query out of at least one part; every part answers the same queries, each best first."""
-    if len(parts) == 1:
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The hits of all parts together, each with its query."""
+
+    queries: int
+    query: IndexArray
+    ids: Ids
+    scores: columns.F64Array
+    versions: columns.U64Array
+    attributes: Sequence[str]
+    bodies: Sequence[str]
+    groups: Sequence[Value]
+
+    @classmethod
+    def of(cls, parts: Sequence[Hits]) -> "Pool":
+        """At least one part; every part answers the same queries."""
+        queries = len(parts[0].counts)
+        return cls(
+            queries,
+            np.concatenate([np.repeat(np.arange(queries), part.counts) for part in parts]),
+            _concatenate_ids([part.ids for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.versions for part in parts]),
+            [value for part in parts for value in part.attributes],
+            [value for part in parts for value in part.bodies],
+            [value for part in parts for value in part.groups],
+        )
+
+    def ranked(self, min_score: float | None = None) -> IndexArray:
+        """The rows of at least this score by query, then score from the best, then id."""
+        order = _order(self.query, self.scores, self.ids)
+        return order if min_score is None else order[self.scores[order] >= min_score]
+
+    def take(self, rows: IndexArray) -> Hits:
+        """The hits of these rows, which stand in the order of the queries."""
+        places = rows.tolist()
+        return Hits(
+            np.bincount(self.query[rows], minlength=self.queries),
+            self.ids.take(rows),
+            self.scores[rows],
+            self.versions[rows],
+            [self.attributes[place] for place in places] if self.attributes else (),
+            [self.bodies[place] for place in places] if self.bodies else (),
+            [self.groups[place] for place in places] if self.groups else (),
+        )
+
+
+def merge(parts: Sequence[Hits], k: int, *, offset: int = 0, min_score: float | None = None) -> Hits:
+    """The hits from `offset` to before `offset + k` of at least this score, exactly, per query, out of at least one part.
+
+    Every part answers the same queries with its `offset + k` best hits, best first."""
+    if len(parts) == 1 and not offset and min_score is None:
         return parts[0]
-    counts = np.stack([part.counts for part in parts])
-    queries = counts.shape[1]
-    query = np.concatenate([np.repeat(np.arange(queries), part) for part in counts])
-    scores = np.concatenate([part.scores for part in parts])
-    ids = _concatenate_ids([part.ids for part in parts])
-    order = _order(query, scores, ids)
-    found = counts.sum(axis=0)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(found) - found, found)
-    order = order[place < k]
-    rows = order.tolist()
-    attributes = [value for part in parts for value in part.attributes]
-    bodies = [value for part in parts for value in part.bodies]
-    return Hits(
-        np.minimum(found, k),
-        ids.take(order),
-        scores[order],
-        np.concatenate([part.versions for part in parts])[order],
-        [attributes[row] for row in rows] if attributes else (),
-        [bodies[row] for row in rows] if bodies else (),
-    )
+    pool = Pool.of(parts)
+    rows = pool.ranked(min_score)
+    place = places_within(pool.query[rows])
+    return pool.take(rows[(place >= offset) & (place < offset + k)])
+
+
+def places_within(runs: IndexArray) -> IndexArray:
+    """For each entry of an array whose equal entries stand together: how many like it stand before it."""
+    starts = np.flatnonzero(np.diff(runs, prepend=-1))
+    lengths = np.diff(starts, append=len(runs))
+    return np.arange(len(runs)) - np.repeat(starts, lengths)
 
 
 def _order(query: IndexArray, scores: columns.F64Array, ids: Ids) -> IndexArray:

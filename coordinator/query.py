@@ -4,12 +4,15 @@ What comes out is complete: defaults filled in, vectors finite and of the model'
 InvalidArgument and names the path of the field, its value and its bound.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from kintsugi import columns, limits, tokens
 from kintsugi.errors import InvalidArgument
+from kintsugi.filters import wire
+from kintsugi.filters.tree import OneOf
 from kintsugi.metrics import FloatArray
 from kintsugi.registry.records import Model
 from kintsugi.tokens import Token
@@ -17,8 +20,18 @@ from kintsugi.v1 import search_pb2, types_pb2
 
 
 @dataclass(frozen=True, slots=True)
+class Grouping:
+    """Hits are wanted by the value of an attribute: the `size` best of each group. `only`: of these groups."""
+
+    attribute: str
+    size: int
+    only: OneOf | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
-    """`oversampling` 0 leaves the choice to the index's encoding."""
+    """`oversampling` 0 leaves the choice to the index's encoding. `filter` is a message in bytes, empty for none, so that
+    equal filters are equal. With `group`, `k` counts groups."""
 
     k: int
     exact: bool
@@ -27,10 +40,15 @@ class Options:
     at_least: Token | None
     attributes: bool
     text: bool
+    filter: bytes = b""
+    min_score: float | None = None
+    offset: int = 0
+    group: Grouping | None = None
 
     @property
-    def fields(self) -> types_pb2.DocumentFields:
-        return types_pb2.DocumentFields(attributes=self.attributes, text=self.text)
+    def reach(self) -> int:
+        """The hits, or groups, that every shard must give: any of the best ones may all be on one shard."""
+        return self.offset + self.k
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +112,48 @@ def check_options(options: search_pb2.SearchOptions) -> Options:
         at_least=tokens.decode(options.at_least, "options.at_least") if options.at_least else None,
         attributes=options.fields.attributes,
         text=options.fields.text,
+        filter=_filter(options),
+        min_score=_min_score(options),
+        offset=_offset(options, k),
+        group=_group(options, k),
     )
+
+
+def _filter(options: search_pb2.SearchOptions) -> bytes:
+    if not options.HasField("filter"):
+        return b""
+    wire.from_message(options.filter, "options.filter")
+    return options.filter.SerializeToString(deterministic=True)
+
+
+def _min_score(options: search_pb2.SearchOptions) -> float | None:
+    if not options.HasField("min_score"):
+        return None
+    if not math.isfinite(options.min_score):
+        raise InvalidArgument("options.min_score", f"is {options.min_score}", "must be finite")
+    return options.min_score
+
+
+def _offset(options: search_pb2.SearchOptions, k: int) -> int:
+    offset, most = options.offset, limits.MAX_HITS
+    if offset + k > most:
+        raise InvalidArgument("options.offset", f"is {offset} with a k of {k}", f"must be at most {most} together")
+    if offset and options.HasField("group_by"):
+        raise InvalidArgument("options.offset", f"is {offset}", "must be 0 with group_by")
+    return offset
+
+
+def _group(options: search_pb2.SearchOptions, k: int) -> Grouping | None:
+    if not options.HasField("group_by"):
+        return None
+    given, field = options.group_by, "options.group_by"
+    attribute = wire.check_attribute(given.attribute, f"{field}.attribute")
+    size, most = given.size or limits.DEFAULT_GROUP_SIZE, limits.MAX_HITS
+    if size > limits.MAX_GROUP_SIZE:
+        raise InvalidArgument(f"{field}.size", f"is {size}", f"must be 1 to {limits.MAX_GROUP_SIZE}")
+    if k * size > most:
+        raise InvalidArgument(f"{field}.size", f"is {size} with a k of {k}", f"must have a product of at most {most}")
+    return Grouping(attribute, size)
 
 
 def _check_one_vector(count: int) -> None:

@@ -11,6 +11,7 @@ from coordinator.gathering import Gathering
 from coordinator.load import HedgeSettings, ReplicaLoad
 from coordinator.reads import Reads
 from coordinator.search import Searches
+from coordinator.search_streams import SearchStreams
 from coordinator.services.reads import DocumentReads
 from coordinator.services.search import SearchService
 from coordinator.shards import ShardCalls, StubOf
@@ -35,6 +36,7 @@ class Reading:
     reads: Reads
     admission: Admission
     batcher: Batcher
+    streams: SearchStreams
 
 
 def build_reading(
@@ -46,8 +48,9 @@ def build_reading(
     registry.subscribe(views.note_leases)
     calls = ShardCalls(stub_of)
     admission = Admission(max_running=settings.max_running, max_waiting=settings.max_waiting, clock=clock)
-    batcher = Batcher(calls.search, clock, settings.batching)
+    streams = SearchStreams(stub_of, calls)
+    batcher = Batcher(streams.search, clock, settings.batching)
     gathering = Gathering(views, FanOut(ReplicaLoad(clock, settings.hedging)))
     searches = Searches(views, admission, batcher, gathering, merge_reserve_s=settings.merge_reserve_s)
     reads = Reads(views, admission, gathering, calls)
-    return Reading(SearchService(searches, clock), DocumentReads(reads, clock), reads, admission, batcher)
+    return Reading(SearchService(searches, clock), DocumentReads(reads, clock), reads, admission, batcher, streams)

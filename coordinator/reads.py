@@ -15,12 +15,13 @@ from coordinator.deadline import Deadline
 from coordinator.fanout import Ask
 from coordinator.gathering import Gathering
 from coordinator.plan import ReadPlan, ShardPlan, Target, plan_read
-from coordinator.shards import ShardCalls, position_message, too_large
+from coordinator.shards import ShardCalls, position_message
 from coordinator.views import Views
 from kintsugi import columns, ids, limits, tokens
 from kintsugi.errors import InvalidArgument
 from kintsugi.filters.wire import from_message
 from kintsugi.internal.v1 import shard_pb2
+from kintsugi.rpc.errors import too_large
 from kintsugi.tokens import Token
 from kintsugi.v1 import documents_pb2, filters_pb2, types_pb2
 

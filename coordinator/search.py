@@ -6,24 +6,26 @@
 3. Batch and fan out: one replica per shard, queries of one plan together, another replica when one fails or is slow
    (gathering, fanout, batching).
 4. Merge to one exact top-k and say what was really searched; a missing shard is an error unless allowed (merge,
-   coverage). A reserve of the deadline is kept for this.
+   coverage). A reserve of the deadline is kept for this. Groups may need a second question to some shards (grouping).
 """
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from coordinator import coverage, merge
+from coordinator import coverage, grouping, merge
 from coordinator.admission import Admission
 from coordinator.batching import Batcher, LaneKey, ShardAnswer
 from coordinator.deadline import Deadline
 from coordinator.fanout import Ask, Gathered
 from coordinator.gathering import Gathering
+from coordinator.grouping import Unsettled
 from coordinator.merge import Hits
 from coordinator.plan import ReadPlan, ShardPlan, Target, choose_model, plan_read
-from coordinator.query import SearchInput
+from coordinator.query import Grouping, Options, SearchInput
 from coordinator.views import Views
-from kintsugi.errors import FailedPrecondition
+from kintsugi.errors import FailedPrecondition, KintsugiError
+from kintsugi.filters.tree import OneOf
 from kintsugi.metrics import FloatArray
 from kintsugi.registry.records import Collection, Model, View
 from kintsugi.telemetry import metric_names, metrics
@@ -33,6 +35,8 @@ from kintsugi.v1 import types_pb2
 
 # More hits than this are merged beside the event loop.
 _MERGE_INLINE_HITS = 20_000
+# How many queries of a batch may ask for more of their groups at once.
+_SECOND_QUESTIONS = 8
 
 _PARTIAL = metrics.counter(metric_names.PARTIAL_RESPONSES)
 
@@ -42,6 +46,17 @@ class SearchAnswer:
     hits: Hits
     model: str
     coverage: types_pb2.Coverage
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A search whose shards are being asked, until this deadline."""
+
+    plan: ReadPlan
+    model: Model
+    options: Options
+    queries: FloatArray
+    deadline: Deadline
 
 
 class Searches:
@@ -68,16 +83,15 @@ class Searches:
             queries = wanted.queries(model)
             plan = plan_read(view, collection, options.at_least, "options.at_least")
             stages.reached(SpanEvent.PLAN, shards=len(plan.shards))
-            gathered = await self._gathering.run(
-                plan,
-                options.at_least,
-                lambda current: self._ask(current, model, wanted, queries),
-                deadline.earlier_by(self._merge_reserve_s),
-            )
+            call = _Call(plan, model, options, queries, deadline.earlier_by(self._merge_reserve_s))
+            gathered = await self._gather(call)
             stages.reached(SpanEvent.FAN_OUT, failed_shards=len(gathered.failures))
             self._note(collection, gathered)
             coverage.require(collection, len(plan.shards), gathered.failures, options.min_coverage)
-            hits = await _merged([gathered.answers[shard].hits for shard in sorted(gathered.answers)], options.k)
+            hits = await _merged([gathered.answers[shard].hits for shard in sorted(gathered.answers)], options)
+            if options.group is not None:
+                hits, gathered = await self._completed(call, options.group, gathered, hits)
+                coverage.require(collection, len(plan.shards), gathered.failures, options.min_coverage)
             stages.reached(SpanEvent.MERGE)
         if gathered.failures:
             _PARTIAL.inc()
@@ -94,24 +108,72 @@ class Searches:
             view, collection = await self._views.collection(wanted.collection, deadline)
             return view, collection, choose_model(collection, wanted.model)
 
-    def _ask(self, plan: ReadPlan, model: Model, wanted: SearchInput, queries: FloatArray) -> Ask[ShardAnswer]:
-        options = wanted.options
+    async def _gather(self, call: _Call) -> Gathered[ShardAnswer]:
+        at_least = call.options.at_least
+        return await self._gathering.run(call.plan, at_least, lambda plan: self._ask(plan, call), call.deadline)
+
+    async def _completed(
+        self, call: _Call, group: Grouping, gathered: Gathered[ShardAnswer], hits: Hits
+    ) -> tuple[Hits, Gathered[ShardAnswer]]:
+        """The groups of `hits` with all of their best hits, after asking some shards for more of them when need be.
+
+        A shard that fails then counts as not answering, although what it said before stays."""
+        parts = {shard: answer.hits for shard, answer in gathered.answers.items()}
+        missing = grouping.unsettled(parts, hits, call.options.k, group.size)
+        if not missing:
+            return hits, gathered
+        at_once = asyncio.Semaphore(_SECOND_QUESTIONS)
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(self._ask_again(call, group, one, at_once)) for one in missing]
+        later = [
+            grouping.placed(answer.hits, one.query, len(call.queries))
+            for one, task in zip(missing, asked, strict=True)
+            for answer in task.result().answers.values()
+        ]
+        failures = {shard: error for task in asked for shard, error in task.result().failures.items()}
+        answers = {shard: answer for shard, answer in gathered.answers.items() if shard not in failures}
+        hits = await _merged([*parts.values(), *later], call.options)
+        return hits, Gathered(answers, {**gathered.failures, **failures})
+
+    async def _ask_again(
+        self, call: _Call, group: Grouping, missing: Unsettled, at_once: asyncio.Semaphore
+    ) -> Gathered[ShardAnswer]:
+        """The hits of groups that are known to be among the best, from the shards that may hold more of them."""
+        shards = tuple(shard for shard in call.plan.shards if shard.shard in missing.shards)
+        only = replace(group, only=OneOf(group.attribute, missing.values))
+        again = replace(
+            call,
+            plan=replace(call.plan, shards=shards),
+            options=replace(call.options, k=len(missing.values), group=only),
+            queries=call.queries[missing.query : missing.query + 1],
+        )
+        try:
+            async with at_once:
+                return await self._gather(again)
+        except KintsugiError as error:
+            return Gathered({}, dict.fromkeys(missing.shards, error))
+
+    def _ask(self, plan: ReadPlan, call: _Call) -> Ask[ShardAnswer]:
+        options = call.options
 
         async def ask(shard: ShardPlan, target: Target, deadline: Deadline) -> ShardAnswer:
             lane = LaneKey(
                 address=target.address,
                 collection_uid=plan.collection.uid,
                 shard=shard.shard,
-                model=model.name,
-                k=options.k,
+                model=call.model.name,
+                k=options.reach,
                 exact=options.exact,
                 oversampling=options.oversampling,
                 at_least=shard.at_least,
                 attributes=options.attributes,
                 text=options.text,
                 registry_revision=plan.revision,
+                filter=options.filter,
+                min_score=options.min_score,
+                group=options.group,
             )
-            return await self._batcher.search(lane, queries, deadline)
+            return await self._batcher.search(lane, call.queries, deadline)
 
         return ask
 
@@ -120,7 +182,13 @@ class Searches:
             self._views.note_documents(collection.uid, shard, answer.documents)
 
 
-async def _merged(parts: Sequence[Hits], k: int) -> Hits:
+async def _merged(parts: Sequence[Hits], options: Options) -> Hits:
     if len(parts) > 1 and sum(map(len, parts)) > _MERGE_INLINE_HITS:
-        return await asyncio.to_thread(merge.merge, parts, k)
-    return merge.merge(parts, k)
+        return await asyncio.to_thread(_merge, parts, options)
+    return _merge(parts, options)
+
+
+def _merge(parts: Sequence[Hits], options: Options) -> Hits:
+    if options.group is not None:
+        return grouping.merge_groups(parts, options.k, options.group.size, options.min_score)
+    return merge.merge(parts, options.k, offset=options.offset, min_score=options.min_score)

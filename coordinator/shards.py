@@ -10,14 +10,11 @@ from coordinator.deadline import Deadline
 from kintsugi.errors import KintsugiError, ResourceExhausted
 from kintsugi.internal.v1 import shard_pb2, shard_pb2_grpc
 from kintsugi.position import Position
-from kintsugi.rpc.errors import from_rpc_error
+from kintsugi.rpc.errors import from_rpc_error, too_large
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 StubOf = Callable[[str], "shard_pb2_grpc.ShardAsyncStub"]
-
-# The reason of the one kind of exhaustion that does not pass with time.
-ANSWER_TOO_LARGE = "ANSWER_TOO_LARGE"
 
 
 def position_message(position: Position | None) -> shard_pb2.Position | None:
@@ -70,10 +67,3 @@ def _explained(error: KintsugiError) -> KintsugiError:
     if isinstance(error, ResourceExhausted) and "larger than max" in error.message:
         return too_large(error.message)
     return error
-
-
-def too_large(found: str) -> ResourceExhausted:
-    return ResourceExhausted(
-        f"the answer is larger than a message may be ({found}), ask for fewer documents or fields",
-        reason=ANSWER_TOO_LARGE,
-    )

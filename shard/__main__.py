@@ -33,6 +33,7 @@ from shard.identity import claim, member_id
 from shard.index_reports import IndexReports
 from shard.observing import Observing
 from shard.peers import Peers
+from shard.recall_watch import RecallWatch
 from shard.recovery import Guardian
 from shard.service import ShardService
 from shard.settings import ShardSettings
@@ -91,7 +92,7 @@ def assemble(settings: ShardSettings, observe: Callable[[StorageEvent], None] = 
     server = RpcServer(settings.listen)
     server.add(
         add_ShardServicer_to_server,
-        ShardService(member, host, watcher, lifecycle, settings.data, lambda: guardian.waiting),
+        ShardService(member, host, watcher, lifecycle, settings.data, lambda: guardian.waiting, server.draining),
     )
     observing = Observing(host, guardian, around.positions)
     return Parts(
@@ -114,7 +115,8 @@ async def run(parts: Parts, stop: asyncio.Event) -> None:
         enrolment = parts.enrolment()
         parts.lifecycle.advance(LifecycleEvent.OPENED)
         async with asyncio.TaskGroup() as tasks:
-            forward = [tasks.create_task(work) for work in (enrolment.run(), _serve_when_settled(parts))]
+            recall = RecallWatch(lambda: parts.host.replicas, parts.settings.recall_samples_per_minute)
+            forward = [tasks.create_task(work) for work in (enrolment.run(), recall.run(), _serve_when_settled(parts))]
             beneath = [
                 tasks.create_task(work)
                 for work in (parts.watcher.run(stop), parts.guardian.run(), parts.host.run(), parts.reports.run())

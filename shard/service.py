@@ -19,6 +19,7 @@ from kintsugi.process_memory import resident_bytes
 from kintsugi.registry.file import serialise
 from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.rpc.server import remaining_s
+from kintsugi.rpc.streaming import StreamedCalls, TimeLeft
 from shard import reading
 from shard.engine import Engine
 from shard.folders import SNAPSHOT_PREFIX
@@ -27,6 +28,7 @@ from shard.peers import from_wire, to_wire
 from shard.replica import Replica
 from shard.verify import Verifier
 
+SEARCH = "kintsugi.internal.v1.Shard/Search"
 SNAPSHOT_CHUNK_BYTES = 2**20
 TAIL_CHUNK_RECORDS = 256
 
@@ -37,6 +39,7 @@ Read: TypeAlias = (
     | shard_pb2.GetDocumentsRequest
     | shard_pb2.CountDocumentsRequest
     | shard_pb2.ScrollDocumentsRequest
+    | shard_pb2.MatchDocumentsRequest
 )
 
 
@@ -51,6 +54,7 @@ class ShardService(ShardServicer):
         lifecycle: Lifecycle,
         data: Path,
         waiting: Callable[[], Mapping[tuple[str, int], str]],
+        draining: asyncio.Event,
     ) -> None:
         self._member = member
         self._host = host
@@ -58,14 +62,22 @@ class ShardService(ShardServicer):
         self._lifecycle = lifecycle
         self._data = data
         self._waiting = waiting
+        self._streamed = StreamedCalls(SEARCH, self.Search, _answered, draining)
         self._verifier = Verifier()
 
     # --- Reads --------------------------------------------------------------------------------------------------------
 
-    async def Search(self, request: shard_pb2.ShardSearchRequest, context: Context) -> shard_pb2.ShardSearchResponse:
+    async def Search(
+        self, request: shard_pb2.ShardSearchRequest, context: Context | TimeLeft
+    ) -> shard_pb2.ShardSearchResponse:
         _, engine = await self._answering(request, context)
         reading.check_model(engine, request.model, self._watcher.view)
         return await reading.search(engine, request, remaining_s(context))
+
+    async def SearchStream(  # type: ignore[override]  # the stubs know handlers that yield only
+        self, _messages: AsyncIterator[shard_pb2.StreamedSearch], context: Context
+    ) -> None:
+        await self._streamed.run(context, _search_of)
 
     async def GetDocuments(
         self, request: shard_pb2.GetDocumentsRequest, context: Context
@@ -77,13 +89,19 @@ class ShardService(ShardServicer):
         self, request: shard_pb2.CountDocumentsRequest, context: Context
     ) -> shard_pb2.CountDocumentsResponse:
         _, engine = await self._answering(request, context)
-        return shard_pb2.CountDocumentsResponse(count=engine.documents)
+        return await asyncio.to_thread(reading.count, engine, request)
 
     async def ScrollDocuments(
         self, request: shard_pb2.ScrollDocumentsRequest, context: Context
     ) -> shard_pb2.ScrollDocumentsResponse:
         replica, engine = await self._answering(request, context)
         return await asyncio.to_thread(reading.scroll, engine, replica.collection, request)
+
+    async def MatchDocuments(
+        self, request: shard_pb2.MatchDocumentsRequest, context: Context
+    ) -> shard_pb2.MatchDocumentsResponse:
+        _, engine = await self._answering(request, context, searchable=False)
+        return await asyncio.to_thread(reading.match, engine, request)
 
     async def VerifyReplica(
         self, request: shard_pb2.VerifyReplicaRequest, context: Context
@@ -100,11 +118,11 @@ class ShardService(ShardServicer):
             recall=verified.recall,
         )
 
-    async def _answering(self, request: Read, context: Context) -> tuple[Replica, Engine]:
+    async def _answering(self, request: Read, context: Context | TimeLeft, *, searchable: bool = True) -> tuple[Replica, Engine]:
         replica = self._host.replica(request.replica)
         engine = replica.answering()
         if request.HasField("at_least"):
-            await replica.hold(from_wire(request.at_least), remaining_s(context), searchable=True)
+            await replica.hold(from_wire(request.at_least), remaining_s(context), searchable=searchable)
         return replica, engine
 
     # --- Writes and positions -----------------------------------------------------------------------------------------
@@ -180,6 +198,14 @@ class ShardService(ShardServicer):
             replicas=[reading.status(replica, waiting) for replica in self._host.replicas],
             machine=await asyncio.to_thread(machine_status, self._data),
         )
+
+
+def _search_of(message: shard_pb2.StreamedSearch) -> shard_pb2.ShardSearchRequest | None:
+    return message.search if message.HasField("search") else None
+
+
+def _answered(number: int, answer: shard_pb2.ShardSearchResponse | None, status: bytes) -> shard_pb2.StreamedAnswer:
+    return shard_pb2.StreamedAnswer(number=number, answer=answer, status=status)
 
 
 async def _chunks(path: Path) -> AsyncIterator[shard_pb2.SnapshotChunk]:

@@ -7,8 +7,8 @@ import grpc.aio
 from coordinator.deadline import Clock, Deadline
 from coordinator.query import check_batch, check_search
 from coordinator.search import Searches
-from coordinator.shards import too_large
 from kintsugi import limits
+from kintsugi.rpc.errors import too_large
 from kintsugi.v1 import search_pb2, search_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]

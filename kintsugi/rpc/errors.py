@@ -28,6 +28,8 @@ from kintsugi.errors import (
 )
 
 DOMAIN = "kintsugi"
+# The reason of the one kind of exhaustion that does not pass with time.
+ANSWER_TOO_LARGE = "ANSWER_TOO_LARGE"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 # Trailing metadata is bounded (limits in channels.py), and the message travels twice in it.
 MAX_MESSAGE_CHARACTERS = 1000
@@ -160,6 +162,14 @@ def grpc_errors() -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         raise from_rpc_error(error) from error
+
+
+def too_large(found: str) -> ResourceExhausted:
+    """For an answer that no message can hold."""
+    return ResourceExhausted(
+        f"the answer is larger than a message may be ({found}), ask for fewer documents or fields",
+        reason=ANSWER_TOO_LARGE,
+    )
 
 
 def code_name(error: KintsugiError) -> str:

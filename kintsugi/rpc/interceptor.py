@@ -91,7 +91,7 @@ def _guard_unary(behaviour: Behaviour, method: str) -> Behaviour:
             code = CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 -- the edge of the process: everything becomes a status
-            known = _known(error, method)
+            known = known_error(error, method)
             code = code_of(known).name
             await _abort(known, context)
         finally:
@@ -118,7 +118,7 @@ def _guard_stream(behaviour: Behaviour, method: str) -> Behaviour:
             code = CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 -- the edge of the process: everything becomes a status
-            known = _known(error, method)
+            known = known_error(error, method)
             code = code_of(known).name
             await _abort(known, context)
         finally:
@@ -132,7 +132,8 @@ def _check_parsed(request: Any) -> None:
         raise request
 
 
-def _known(error: Exception, method: str) -> KintsugiError:
+def known_error(error: Exception, method: str) -> KintsugiError:
+    """What a caller of `method` is told: our own errors as they are, everything else as a defect that was logged."""
     if isinstance(error, KintsugiError):
         return error
     telemetry.logger("rpc").error(telemetry.LogEvent.RPC_FAILED, method=method, exc_info=error)

@@ -81,6 +81,8 @@ class RpcServer:
         self._server: grpc.aio.Server | None = None
         self._health: health.aio.HealthServicer | None = None
         self.port = 0
+        # Set when stop() begins: streams that never end by themselves end then.
+        self.draining = asyncio.Event()
 
     def add(self, add_to_server: AddToServer[Servicer_contra], servicer: Servicer_contra) -> None:
         """Serves a servicer, given its generated add_XServicer_to_server. Only before `async with`."""
@@ -136,13 +138,20 @@ class RpcServer:
         Callers first set health to not serving and take themselves out of the registry. Idempotent."""
         server, self._server = self._server, None
         if server is not None:
+            self.draining.set()
             await self.set_serving(serving=False)
             await server.stop(grace_s)
 
 
-def remaining_s(context: "grpc.aio.ServicerContext[Any, Any]") -> float:
+class HasTimeRemaining(Protocol):
+    """What tells how long a call may take: gRPC's context, or that of a call on a stream."""
+
+    def time_remaining(self) -> float | None: ...
+
+
+def remaining_s(context: HasTimeRemaining) -> float:
     """The time left for a call: its deadline, or the assumed one when the caller gave none."""
-    remaining: float | None = context.time_remaining()
+    remaining = context.time_remaining()
     return DEFAULT_DEADLINE_S if remaining is None else remaining
 
 

@@ -278,6 +278,102 @@ class ShardSearchResponse(_message.Message):
 Global___ShardSearchResponse: _TypeAlias = ShardSearchResponse  # noqa: Y015
 
 @_typing.final
+class StreamedSearch(_message.Message):
+    """One search of a stream, or the end of one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Chosen by the caller, never twice on a stream."""
+    timeout_s: _builtins.float
+    """The time left for it, in seconds."""
+    @_builtins.property
+    def search(self) -> Global___ShardSearchRequest:
+        """The search. Unset: the search of this number is given up."""
+
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
+        """What a call of its own would carry as metadata: request ids and trace context."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        search: Global___ShardSearchRequest | None = ...,
+        timeout_s: _builtins.float = ...,
+        headers: _abc.Iterable[Global___Header] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["search", b"search"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "number", b"number", "search", b"search", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamedSearch: _TypeAlias = StreamedSearch  # noqa: Y015
+
+@_typing.final
+class Header(_message.Message):
+    """One entry of a call's metadata."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Its key."""
+    value: _builtins.str
+    """Its value."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Header: _TypeAlias = Header  # noqa: Y015
+
+@_typing.final
+class StreamedAnswer(_message.Message):
+    """What became of one search of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The number of the search."""
+    status: _builtins.bytes
+    """A serialised google.rpc.Status that says why it failed. Empty otherwise."""
+    @_builtins.property
+    def answer(self) -> Global___ShardSearchResponse:
+        """The answer. Unset when it failed."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        answer: Global___ShardSearchResponse | None = ...,
+        status: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "number", b"number", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamedAnswer: _TypeAlias = StreamedAnswer  # noqa: Y015
+
+@_typing.final
 class AwaitRequest(_message.Message):
     """A write to wait for, and which outcomes to tell."""
 

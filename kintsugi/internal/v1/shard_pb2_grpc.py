@@ -44,6 +44,11 @@ class ShardStub:
                 request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.ShardSearchRequest.SerializeToString,
                 response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.ShardSearchResponse.FromString,
                 _registered_method=True)
+        self.SearchStream = channel.stream_stream(
+                '/kintsugi.internal.v1.Shard/SearchStream',
+                request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.StreamedSearch.SerializeToString,
+                response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.StreamedAnswer.FromString,
+                _registered_method=True)
         self.Await = channel.unary_unary(
                 '/kintsugi.internal.v1.Shard/Await',
                 request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.AwaitRequest.SerializeToString,
@@ -113,6 +118,15 @@ class ShardServicer:
         """Searches one replica with a batch of queries of one plan. Read-only.
         FAILED_PRECONDITION with reason STALE_PLAN: the replica does not serve the model; the details give the registry
         revision it knows. ABORTED: recovery discarded a write of `at_least`. Also: those of the service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchStream(self, request_iterator, context):
+        """Searches without end on one call: a message on an open stream costs a third of a call. Every search is answered once
+        under its number, in any order, with the status that Search would have had; a cancelled one may not be. The stream
+        itself ends when the caller or the server goes. Status codes: those of Search, inside the answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,6 +222,11 @@ def add_ShardServicer_to_server(servicer, server):
                     request_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.ShardSearchRequest.FromString,
                     response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.ShardSearchResponse.SerializeToString,
             ),
+            'SearchStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.SearchStream,
+                    request_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.StreamedSearch.FromString,
+                    response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.StreamedAnswer.SerializeToString,
+            ),
             'Await': grpc.unary_unary_rpc_method_handler(
                     servicer.Await,
                     request_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.AwaitRequest.FromString,
@@ -296,6 +315,33 @@ class Shard:
             '/kintsugi.internal.v1.Shard/Search',
             kintsugi_dot_internal_dot_v1_dot_shard__pb2.ShardSearchRequest.SerializeToString,
             kintsugi_dot_internal_dot_v1_dot_shard__pb2.ShardSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/kintsugi.internal.v1.Shard/SearchStream',
+            kintsugi_dot_internal_dot_v1_dot_shard__pb2.StreamedSearch.SerializeToString,
+            kintsugi_dot_internal_dot_v1_dot_shard__pb2.StreamedAnswer.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,11 @@ class ShardStub:
     FAILED_PRECONDITION with reason STALE_PLAN: the replica does not serve the model; the details give the registry
     revision it knows. ABORTED: recovery discarded a write of `at_least`. Also: those of the service.
     """
+    SearchStream: _grpc.StreamStreamMultiCallable[_shard_pb2.StreamedSearch, _shard_pb2.StreamedAnswer]
+    """Searches without end on one call: a message on an open stream costs a third of a call. Every search is answered once
+    under its number, in any order, with the status that Search would have had; a cancelled one may not be. The stream
+    itself ends when the caller or the server goes. Status codes: those of Search, inside the answers.
+    """
     Await: _grpc.UnaryUnaryMultiCallable[_shard_pb2.AwaitRequest, _shard_pb2.AwaitResponse]
     """Waits until the replica holds a write, and tells the outcome of its records. Read-only, may be repeated.
     ABORTED: recovery discarded the write. DEADLINE_EXCEEDED: not yet. Also: those of the service.
@@ -91,6 +96,11 @@ class ShardAsyncStub(ShardStub):
     """Searches one replica with a batch of queries of one plan. Read-only.
     FAILED_PRECONDITION with reason STALE_PLAN: the replica does not serve the model; the details give the registry
     revision it knows. ABORTED: recovery discarded a write of `at_least`. Also: those of the service.
+    """
+    SearchStream: _aio.StreamStreamMultiCallable[_shard_pb2.StreamedSearch, _shard_pb2.StreamedAnswer]  # type: ignore[assignment]
+    """Searches without end on one call: a message on an open stream costs a third of a call. Every search is answered once
+    under its number, in any order, with the status that Search would have had; a cancelled one may not be. The stream
+    itself ends when the caller or the server goes. Status codes: those of Search, inside the answers.
     """
     Await: _aio.UnaryUnaryMultiCallable[_shard_pb2.AwaitRequest, _shard_pb2.AwaitResponse]  # type: ignore[assignment]
     """Waits until the replica holds a write, and tells the outcome of its records. Read-only, may be repeated.
@@ -141,6 +151,17 @@ class ShardServicer(metaclass=_abc_1.ABCMeta):
         """Searches one replica with a batch of queries of one plan. Read-only.
         FAILED_PRECONDITION with reason STALE_PLAN: the replica does not serve the model; the details give the registry
         revision it knows. ABORTED: recovery discarded a write of `at_least`. Also: those of the service.
+        """
+
+    @_abc_1.abstractmethod
+    def SearchStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_shard_pb2.StreamedSearch],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_shard_pb2.StreamedAnswer], _abc.AsyncIterator[_shard_pb2.StreamedAnswer]]:
+        """Searches without end on one call: a message on an open stream costs a third of a call. Every search is answered once
+        under its number, in any order, with the status that Search would have had; a cancelled one may not be. The stream
+        itself ends when the caller or the server goes. Status codes: those of Search, inside the answers.
         """
 
     @_abc_1.abstractmethod

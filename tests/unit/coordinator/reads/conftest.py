@@ -15,6 +15,9 @@ from coordinator.load import HedgeSettings
 from coordinator.reading import Reading, ReadSettings, build_reading
 from kintsugi import columns, ids, metrics
 from kintsugi.errors import KintsugiError, NotFound
+from kintsugi.filters.matching import group_value, matches
+from kintsugi.filters.tree import Value
+from kintsugi.filters.wire import from_message, value_message, value_of_message
 from kintsugi.internal.v1 import shard_pb2, shard_pb2_grpc
 from kintsugi.metrics import Metric, StoredType
 from kintsugi.registry.records import (
@@ -33,6 +36,7 @@ from kintsugi.registry.records import (
 )
 from kintsugi.rpc.channels import ChannelPool
 from kintsugi.rpc.interceptor import ErrorInterceptor
+from kintsugi.rpc.streaming import StreamedCalls
 from kintsugi.v1 import types_pb2
 
 DIMENSION = 4
@@ -46,6 +50,7 @@ class FakeReplica:
     """The documents of one shard, and how this replica behaves."""
 
     documents: dict[int | str, np.ndarray] = field(default_factory=dict)
+    attributes: dict[int | str, dict] = field(default_factory=dict)
     error: KintsugiError | None = None
     answering: asyncio.Event = field(default_factory=asyncio.Event)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,6 +71,9 @@ class FakeReplica:
     def ordered(self) -> list[int | str]:
         return sorted(self.documents, key=ids.order_key)
 
+    def group(self, doc_id: int | str, request) -> Value | None:
+        return group_value(self.attributes.get(doc_id, {}), request.group_by.attribute)
+
     def document(self, doc_id: int | str) -> types_pb2.Document:
         return types_pb2.Document(id=columns.pack_id(doc_id), version=7, text=self.text)
 
@@ -77,6 +85,12 @@ class FakeShardServer(shard_pb2_grpc.ShardServicer):
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
+        self._streamed = StreamedCalls(
+            "kintsugi.internal.v1.Shard/Search",
+            lambda request, time_left: self.Search(request, time_left),  # noqa: PLW0108 -- tests replace it
+            lambda number, answer, status: shard_pb2.StreamedAnswer(number=number, answer=answer, status=status),
+            asyncio.Event(),
+        )
         self._server = grpc.aio.server(interceptors=[ErrorInterceptor()])
         shard_pb2_grpc.add_ShardServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -97,7 +111,7 @@ class FakeShardServer(shard_pb2_grpc.ShardServicer):
     async def Search(self, request, context):
         replica = await self._replica(request)
         queries = np.frombuffer(request.queries, "<f4").reshape(request.count, -1)
-        hits = [_top_k(replica.documents, query, request.k) for query in queries]
+        hits = [_found(replica, query, request) for query in queries]
         flat = [hit for one in hits for hit in one]
         return shard_pb2.ShardSearchResponse(
             counts=[len(one) for one in hits],
@@ -107,7 +121,13 @@ class FakeShardServer(shard_pb2_grpc.ShardServicer):
             texts=[replica.text] * len(flat) if request.fields.text else [],
             documents=len(replica.documents),
             documents_with_vector=len(replica.documents),
+            groups=[value_message(replica.group(doc_id, request)) for doc_id, _ in flat]
+            if request.HasField("group_by")
+            else [],
         )
+
+    async def SearchStream(self, request_iterator, context):
+        await self._streamed.run(context, lambda message: message.search if message.HasField("search") else None)
 
     async def GetDocuments(self, request, context):
         replica = await self._replica(request)
@@ -126,6 +146,30 @@ class FakeShardServer(shard_pb2_grpc.ShardServicer):
         return shard_pb2.ScrollDocumentsResponse(
             documents=[replica.document(doc_id) for doc_id in given], more=len(given) < len(behind)
         )
+
+
+def _found(replica: FakeReplica, query, request) -> list[tuple[int | str, float]]:
+    """What a shard answers, by looking at every document."""
+    condition = from_message(request.filter) if request.HasField("filter") else None
+    only = [value_of_message(one) for one in request.only_groups]
+    hits = [
+        (doc_id, score)
+        for doc_id, score in _top_k(replica.documents, query, len(replica.documents))
+        if (condition is None or matches(condition, replica.attributes.get(doc_id, {})))
+        and (not request.HasField("min_score") or score >= request.min_score)
+    ]
+    if not request.HasField("group_by"):
+        return hits[: request.k]
+    counts: dict = {}
+    kept = []
+    for doc_id, score in hits:
+        group = replica.group(doc_id, request)
+        if group is None or (only and group not in only) or (group not in counts and len(counts) == request.k):
+            continue
+        counts[group] = counts.get(group, 0) + 1
+        if counts[group] <= request.group_by.size:
+            kept.append((doc_id, score))
+    return kept
 
 
 def _top_k(documents, query, k) -> list[tuple[int | str, float]]:
@@ -197,11 +241,14 @@ class World:
         fields = {field_of(record): encode_record(record) for record in records}
         return Snapshot("c", 1, revision, str(revision), fields).view()
 
-    def put(self, documents: Mapping[int | str, np.ndarray]) -> None:
+    def put(
+        self, documents: Mapping[int | str, np.ndarray], attributes: Mapping[int | str, dict] | None = None
+    ) -> None:
         for doc_id, vector in documents.items():
             shard = ids.shard_of(doc_id, len(self.shards))
             for member in self.shards[shard]:
                 self.servers[member].replicas[shard].documents[doc_id] = vector
+                self.servers[member].replicas[shard].attributes[doc_id] = (attributes or {}).get(doc_id, {})
 
     def replica(self, member: str, shard: int) -> FakeReplica:
         return self.servers[member].replicas[shard]

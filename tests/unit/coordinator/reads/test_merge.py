@@ -10,6 +10,7 @@ from coordinator.merge import Hits, Ids
 from kintsugi import columns, ids
 from kintsugi.errors import Internal
 from kintsugi.internal.v1 import shard_pb2
+from kintsugi.v1.filters_pb2 import AttributeValue
 
 DOC_ID = st.one_of(st.integers(0, 40), st.integers(2**64 - 5, 2**64 - 1), st.text("aé\0z", min_size=1, max_size=3))
 HIT = st.tuples(DOC_ID, st.sampled_from([-1.0, 0.0, -0.0, 0.5, 2.0]))
@@ -51,6 +52,19 @@ def test_merging_equals_sorting_everything(hits, k):
         union = sorted((h for shard in hits for h in shard[query]), key=lambda h: (-h[1], ids.order_key(h[0])))[:k]
         expected = [(doc_id, score, f"a{doc_id!r}", f"t{doc_id!r}") for doc_id, score in union]
         assert [next(found) for _ in range(count)] == expected
+    assert next(found, None) is None
+
+
+@given(shard_lists(), st.integers(1, 4), st.integers(0, 6), st.sampled_from([None, -0.5, 0.0, 0.5, 3.0]))
+def test_a_page_is_a_slice_of_everything(hits, k, offset, min_score):
+    """For every query, the hits from the offset on of all those that score enough, though shards cut theirs."""
+    parts = [cut(make_hits([query[:] for query in shard]), offset + k) for shard in hits]
+    merged = merge.merge(parts, k, offset=offset, min_score=min_score)
+    found = iter(zip(merged.ids.decoded(), merged.scores.tolist(), strict=True))
+    for query, count in enumerate(merged.counts.tolist()):
+        union = sorted((h for shard in hits for h in shard[query]), key=lambda h: (-h[1], ids.order_key(h[0])))
+        enough = [hit for hit in union if min_score is None or hit[1] >= min_score]
+        assert [next(found) for _ in range(count)] == enough[offset : offset + k]
     assert next(found, None) is None
 
 
@@ -107,3 +121,13 @@ def test_columns_that_do_not_fit_are_a_defect(changes):
             getattr(response, name).extend(value)
     with pytest.raises(Internal):
         merge.from_shard(response, 2)
+
+
+@pytest.mark.parametrize("groups", [[], [AttributeValue(number=1)], [AttributeValue()] * 3])
+def test_groups_that_do_not_fit_are_a_defect(groups):
+    """Every hit of a grouped search has a group."""
+    response = shard_pb2.ShardSearchResponse(
+        counts=[1, 2], ids=columns.pack_ids([1, 2, 3]), scores=bytes(24), versions=bytes(24), groups=groups
+    )
+    with pytest.raises(Internal):
+        merge.from_shard(response, 2, grouped=True)

@@ -1,0 +1,120 @@
+"""Serves many calls on one stream: the server's side of coordinator/search_streams.py.
+
+1. Each message is a call of its own: own task, own request id, metrics and span, own deadline, own status.
+2. Answers leave as they are ready, one write at a time.
+3. A message without a request gives up the call of its number.
+4. When the server drains, no more is read, what is in work is answered, and the stream ends well, so that a stream that
+   never ends by itself does not hold up a shutdown.
+
+Knows nothing about what is asked.
+"""
+
+import asyncio
+import functools
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import grpc
+import grpc.aio
+
+from kintsugi.limits import MAX_MESSAGE_BYTES
+from kintsugi.rpc.errors import code_of, to_rich_status, too_large
+from kintsugi.rpc.interceptor import known_error
+from kintsugi.rpc.served_calls import CANCELLED, OK, Method
+
+Request = TypeVar("Request")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class TimeLeft:
+    """Stands where a call's context stands for whoever asks for the time that is left."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._until = time.monotonic() + timeout_s
+
+    def time_remaining(self) -> float:
+        return max(0.0, self._until - time.monotonic())
+
+
+class StreamedCalls(Generic[Request]):
+    """`method` is the full name of the unary method whose place each message takes. `serve(request, time_left)` gives its answer;
+    `pack(number, answer, status)` makes the message."""
+
+    def __init__(
+        self,
+        method: str,
+        serve: Callable[[Request, TimeLeft], Awaitable[Any]],
+        pack: Callable[[int, Any, bytes], Any],
+        draining: asyncio.Event,
+    ) -> None:
+        self._method = Method(method)
+        self._name = method
+        self._serve = serve
+        self._pack = pack
+        self._draining = draining
+
+    async def run(self, context: Context, request_of: Callable[[Any], Request | None]) -> None:
+        """Serves one stream to its end. `request_of` finds the request in a message, None in one that gives up."""
+        running: dict[int, asyncio.Task[None]] = {}
+        writing = asyncio.Lock()
+
+        async def read() -> None:
+            while (message := await context.read()) is not grpc.aio.EOF:
+                request = request_of(message)
+                if request is None:
+                    if (given_up := running.get(message.number)) is not None:
+                        given_up.cancel()
+                    continue
+                headers = [(header.key, header.value) for header in message.headers]
+                task = asyncio.create_task(
+                    self._answer(context, writing, message.number, request, TimeLeft(message.timeout_s), headers)
+                )
+                running[message.number] = task
+                task.add_done_callback(functools.partial(_forget, running, message.number))
+
+        reading, draining = asyncio.create_task(read()), asyncio.create_task(self._draining.wait())
+        try:
+            await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()
+            elif running:
+                await asyncio.wait(list(running.values()))
+        finally:
+            for task in (reading, draining, *running.values()):
+                task.cancel()
+
+    async def _answer(
+        self,
+        context: Context,
+        writing: asyncio.Lock,
+        number: int,
+        request: Request,
+        time_left: TimeLeft,
+        headers: Sequence[tuple[str, str]],
+    ) -> None:
+        served, code = self._method.begin(headers), OK
+        try:
+            message = _bounded(self._pack(number, await self._serve(request, time_left), b""))
+        except asyncio.CancelledError:
+            code = CANCELLED
+            raise
+        except Exception as error:  # noqa: BLE001 -- the edge of the process: everything becomes a status
+            known = known_error(error, self._name)
+            code = code_of(known).name
+            message = self._pack(number, None, to_rich_status(known).SerializeToString())
+        finally:
+            served.end(code)
+        async with writing:
+            await context.write(message)
+
+
+def _forget(running: dict[int, asyncio.Task[None]], number: int, _task: asyncio.Task[None]) -> None:
+    running.pop(number, None)
+
+
+def _bounded(message: Any) -> Any:
+    """A message that gRPC refuses would end the stream, and with it the calls of others."""
+    if (size := message.ByteSize()) > MAX_MESSAGE_BYTES:
+        raise too_large(f"{size} bytes")
+    return message
