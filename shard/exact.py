@@ -1,4 +1,4 @@
-"""Compares queries with every stored vector.
+"""Compares queries with every stored vector, or with those of given rows.
 
 Invariant: the result equals that of scoring all vectors in float64. Each block is first scored in float32, and only
 rows that may still be among the best k, given a bound on float32's error, are scored exactly. A bound, not a fixed
@@ -6,7 +6,7 @@ shortlist: near-ties beyond any fixed length stay right.
 The scan is not one snapshot: a document written meanwhile is seen as it was or as it is, once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -15,10 +15,11 @@ from kintsugi.ann.vector_index import Rows
 from kintsugi.errors import DeadlineExceeded
 from kintsugi.metrics import FloatArray, Metric, scores
 from shard.rescore import NOTHING, Scored, best
-from shard.source import DocumentSource
+from shard.source import DocumentSource, VectorSource
 
 _F32_EPS = float(np.finfo(np.float32).eps)
-
+# Vectors read at once when rows are given: about what the caches hold.
+_BLOCK_ELEMENTS = 2**19
 
 # Products of lengths within these, and of their elements, neither overflow float32 nor lose bits to underflow.
 _SHORTEST, _LONGEST = 1e-12, 1e15
@@ -91,9 +92,33 @@ def exact_search(
     source: DocumentSource, model: int, metric: Metric, queries: FloatArray, k: int, is_late: Callable[[], bool]
 ) -> list[Scored]:
     """Scans all vectors of a model. Raises DeadlineExceeded between blocks once it is late."""
-    scan = ExactScan(metric, queries, k)
-    for rows, vectors in source.all_vectors(model):
+    return _best_of(source.all_vectors(model), ExactScan(metric, queries, k), is_late)
+
+
+def exact_among(
+    source: VectorSource,
+    model: int,
+    metric: Metric,
+    queries: FloatArray,
+    k: int,
+    rows: Rows,
+    is_late: Callable[[], bool] = lambda: False,
+) -> list[Scored]:
+    """Scans the vectors of these rows only."""
+    return _best_of(_vectors_of(source, model, rows, queries.shape[1]), ExactScan(metric, queries, k), is_late)
+
+
+def _best_of(blocks: Iterable[tuple[Rows, FloatArray]], scan: ExactScan, is_late: Callable[[], bool]) -> list[Scored]:
+    for rows, vectors in blocks:
         if is_late():
             raise DeadlineExceeded("the deadline passed during an exact search")
         scan.feed(rows, vectors)
     return scan.best()
+
+
+def _vectors_of(source: VectorSource, model: int, rows: Rows, dimension: int) -> Iterator[tuple[Rows, FloatArray]]:
+    at_once = max(1, _BLOCK_ELEMENTS // dimension)
+    for start in range(0, len(rows), at_once):
+        block = rows[start : start + at_once]
+        present, vectors = source.vectors(model, block)
+        yield (block, vectors) if present.all() else (block[present], vectors[present])

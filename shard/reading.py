@@ -5,17 +5,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kintsugi import ids
+from kintsugi import ids, limits
 from kintsugi.columns import pack_encoded, pack_id, unpack_encoded
 from kintsugi.errors import InvalidArgument, StalePlan
+from kintsugi.filters.matching import matches
+from kintsugi.filters.tree import value_of
+from kintsugi.filters.wire import from_message, value_message, value_of_message
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.registry.records import Collection, View
 from kintsugi.v1 import cluster_pb2, types_pb2
+from shard.attributes.terms import decode_attributes
 from shard.engine import Engine
+from shard.grouping import group_of
 from shard.reader import Fields, StoredDocument
 from shard.replica import Replica
-from shard.search_call import SearchCall
+from shard.search_call import Grouping, SearchCall
 from shard.search_times import tell_span
+from shard.storage_faults import StorageCorrupt
 
 
 def check_model(engine: Engine, model: str, view: View | None) -> None:
@@ -41,6 +47,9 @@ async def search(
             oversampling=request.oversampling or None,
             deadline=time.monotonic() + remaining_s,
             fields=fields_of(request.fields),
+            filter=from_message(request.filter) if request.HasField("filter") else None,
+            min_score=request.min_score if request.HasField("min_score") else None,
+            group=_grouping(request) if request.HasField("group_by") else None,
         )
     )
     tell_span(called, hits.times)
@@ -54,7 +63,14 @@ async def search(
         documents=hits.documents,
         documents_with_vector=hits.documents_with_vector,
         index_version=hits.index_version,
+        groups=map(value_message, hits.groups),
     )
+
+
+def _grouping(request: shard_pb2.ShardSearchRequest) -> Grouping:
+    groups = (group_of(value_of(value_of_message(value))) for value in request.only_groups)
+    only = tuple(group for group in groups if group is not None)
+    return Grouping(request.group_by.attribute, request.group_by.size or limits.DEFAULT_GROUP_SIZE, only)
 
 
 def get(
@@ -63,6 +79,32 @@ def get(
     encoded = unpack_encoded(request.ids, "ids")
     found = engine.storage.get(encoded, fields_of(request.fields))
     return shard_pb2.GetDocumentsResponse(documents=[_document(collection, one) for one in found if one is not None])
+
+
+def count(engine: Engine, request: shard_pb2.CountDocumentsRequest) -> shard_pb2.CountDocumentsResponse:
+    if not request.HasField("filter"):
+        return shard_pb2.CountDocumentsResponse(count=engine.documents)
+    return shard_pb2.CountDocumentsResponse(count=len(engine.storage.match(from_message(request.filter))))
+
+
+def match(engine: Engine, request: shard_pb2.MatchDocumentsRequest) -> shard_pb2.MatchDocumentsResponse:
+    """Filter and versions in one transaction: each document fulfils the filter in the version that is told."""
+    condition = from_message(request.filter)
+    with engine.storage.reading() as reader:
+        rows = reader.match(condition).rows()
+        behind = rows[np.searchsorted(rows, np.uint64(request.after_row), side="right") :]
+        page = behind[: request.limit]
+        hits = reader.hits(page, Fields(attributes=True))
+    # Documents are deleted on this word, so it does not rest on an index alone.
+    fulfil = [matches(condition, decode_attributes(attributes.encode())) for attributes in hits.attributes]
+    if len(fulfil) < len(page) or not all(fulfil):
+        raise StorageCorrupt("the index of attributes names a document that does not fulfil the filter")
+    return shard_pb2.MatchDocumentsResponse(
+        ids=pack_encoded(hits.ids),
+        versions=hits.versions.astype("<u8", copy=False).tobytes(),
+        last_row=int(page[-1]) if len(page) else request.after_row,
+        more=len(behind) > len(page),
+    )
 
 
 def scroll(
@@ -122,5 +164,12 @@ def status(replica: Replica, waiting: Mapping[tuple[str, int], str]) -> shard_pb
                 vectors=len(serving.index),
                 checkpoint_seq=engine.indexer.checkpoint_seq,
             )
+            _tell_recall(told.index_versions[-1], engine)
     recovery = waiting.get((replica.ref.collection_uid, replica.ref.shard), "")
     return shard_pb2.HostedReplica(replica=replica.ref, status=told, recovery=recovery)
+
+
+def _tell_recall(told: cluster_pb2.IndexVersionStatus, engine: Engine) -> None:
+    known = engine.recall.recall
+    if known.index_version == told.version and known.all is not None:
+        told.live_recall, told.live_recall_queries = known.all.recall, round(known.all.queries)

@@ -6,6 +6,7 @@ smaller id comes first; rows that are gone are dropped. Knows nothing of queues 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,31 @@ from shard.source import VectorSource
 
 Scores = npt.NDArray[np.float64]
 
+# Of fewer hits, the places tell too little about the order of all candidates.
+_TELLING = 10
+_FIRST_PER_HIT = 2.5
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Rows with their exact scores, in no order: the best k of a query, and whatever ties with the last of them."""
+    """Rows with their exact scores. As a result, in no order: the best k of a query, and whatever ties with the last of
+    them."""
 
     rows: Rows
     scores: Scores
+
+    def followed_by(self, others: "Scored") -> "Scored":
+        if not len(self.rows):
+            return others
+        return Scored(np.concatenate([self.rows, others.rows]), np.concatenate([self.scores, others.scores]))
+
+    def is_unsettled(self, k: int) -> bool:
+        """Whether one of the best k is in the second half."""
+        count = len(self.scores)
+        if count <= k:
+            return True
+        least = np.partition(self.scores, count - k)[count - k]
+        return bool(self.scores[-(count // 2) :].max() >= least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +51,11 @@ class Ranked:
 
     places: npt.NDArray[np.intp]
     scores: Scores
+
+    def reaching(self, min_score: float) -> "Ranked":
+        """Those of at least this score."""
+        count = int(np.count_nonzero(self.scores >= min_score))
+        return Ranked(self.places[:count], self.scores[:count])
 
 
 NOTHING = Scored(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.float64))
@@ -49,20 +73,58 @@ def rescore(
     source: VectorSource, model: int, metric: Metric, queries: FloatArray, candidates: Sequence[Rows], k: int
 ) -> list[Scored]:
     """Scores each query's candidates with their stored vectors, all read at once."""
-    together = np.concatenate([*candidates, NOTHING.rows])
-    rows, places = np.unique(together, return_inverse=True)
+    scored = _scored(source, model, metric, queries, candidates)
+    return [best(one.rows, one.scores, k) for one in scored]
+
+
+def rescore_in_order(
+    source: VectorSource, model: int, metric: Metric, queries: FloatArray, candidates: Sequence[Rows], k: int
+) -> list[Scored]:
+    """Scores candidates that come in the order of their supposed scores: some of them, then twice as many, for as long as one
+    of the best k, or of the best ten, is in the second half. How far that order can be trusted is thus seen from itself: if it
+    told nothing, ten hits would all be in the first half once in a thousand times."""
+    telling = max(k, _TELLING)
+    start, end = 0, ceil(_FIRST_PER_HIT * telling)
+    scored = [NOTHING for _ in candidates]
+    places = list(range(len(candidates)))
+    while places:
+        pieces = [candidates[place][start:end] for place in places]
+        fresh = _scored(source, model, metric, queries[places] if start else queries, pieces)
+        for place, one in zip(places, fresh, strict=True):
+            scored[place] = scored[place].followed_by(one)
+        places = [place for place in places if len(candidates[place]) > end and scored[place].is_unsettled(telling)]
+        start, end = end, 2 * end
+    return [best(one.rows, one.scores, k) for one in scored]
+
+
+def _scored(
+    source: VectorSource, model: int, metric: Metric, queries: FloatArray, candidates: Sequence[Rows]
+) -> list[Scored]:
+    """Those of the candidates that are there, in their order."""
+    if len(candidates) == 1:
+        # No two candidates are the same, so they need no sorting out.
+        places, rows = np.arange(len(candidates[0])), candidates[0]
+    else:
+        rows, places = np.unique(np.concatenate([*candidates, NOTHING.rows]), return_inverse=True)
     if not len(rows):
         return [NOTHING for _ in candidates]
     present, stored = source.vectors(model, rows)
+    all_present = bool(present.all())
     scored: list[Scored] = []
     start = 0
     for query, found in zip(queries, candidates, strict=True):
         mine = places[start : start + len(found)]
         start += len(found)
-        mine = mine[present[mine]]
+        if not all_present:
+            mine = mine[present[mine]]
         # Widened to float64 query by query: that of a whole batch would not fit the caches.
-        scored.append(best(rows[mine], scores(metric, query, stored[mine]), k))
+        scored.append(Scored(rows[mine], scores(metric, query, stored[mine])))
     return scored
+
+
+def rows_of(scored: Sequence[Scored]) -> Rows:
+    """All their rows, ascending, each once."""
+    return np.sort(scored[0].rows) if len(scored) == 1 else np.unique(np.concatenate([one.rows for one in scored]))
 
 
 def rank(scored: Scored, columns: HitColumns, k: int) -> Ranked:

@@ -1,58 +1,38 @@
-"""Searches a batch of queries of one kind: candidates from the index, exact rescoring, ranking, widening.
+"""Searches a batch of queries of one kind: filter, candidates, exact rescoring, ranking, groups.
 
-Guarantees: rescoring, ranking and the columns of a search are of one read transaction; a query that is short of hits
-although the replica has more says so. Knows nothing of queues or threads.
+Outline: within one read transaction, find the rows that fulfil the filter, candidates among them, or candidates of groups;
+score the candidates with their stored vectors; read the hits' columns; rank, group, cut. An exact search compares with stored
+vectors first, block by block, and takes a transaction for the rest.
+
+Guarantees: what is told of a hit (score, version, attributes, group, that it fulfils the filter) is of one state of the
+documents; a query that is short of hits although there are more says so. Knows nothing of queues or threads.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
-
+from kintsugi.ann.vector_index import Rows
+from kintsugi.filters.tree import Filter
 from kintsugi.limits import MAX_CANDIDATES
 from kintsugi.metrics import FloatArray
 from shard import search_times
+from shard.answers import Answers, Asked, answer
+from shard.attributes.lookup import Matches
+from shard.candidates import IndexCandidates
 from shard.checkpoint import IndexedModel, IndexVersion
-from shard.exact import exact_search
-from shard.reader import HitColumns
-from shard.rescore import Ranked, Scored, rank, rescore
-from shard.search_call import SearchCall, ShardHits
-from shard.search_times import UNKNOWN, SearchTimes
-from shard.source import DocumentSource
+from shard.exact import exact_among, exact_search
+from shard.filter_plan import Costs
+from shard.group_search import Finder, GroupSearch
+from shard.search_call import SearchCall
+from shard.search_times import SearchTimes, StageClock
+from shard.source import DocumentSource, DocumentsSnapshot
 
+IsLate = Callable[[], bool]
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """The answers to a batch of queries, whose hits share columns. `short`: the queries with fewer hits than there are
-    documents to find."""
-
-    ranked: list[Ranked]
-    columns: HitColumns
-    short: npt.NDArray[np.bool_]
-    documents: int
-    documents_with_vector: int
-    index_version: int
-    times: SearchTimes = UNKNOWN
-
-    def hits(self, start: int, end: int) -> ShardHits:
-        """The columns of some consecutive queries."""
-        mine, columns = self.ranked[start:end], self.columns
-        places = np.concatenate([one.places for one in mine]) if mine else np.empty(0, dtype=np.intp)
-        listed = places.tolist()
-        return ShardHits(
-            counts=[len(one.places) for one in mine],
-            ids=[columns.ids[place] for place in listed],
-            scores=np.concatenate([one.scores for one in mine]) if mine else np.empty(0, dtype=np.float64),
-            versions=columns.versions[places],
-            attributes=[columns.attributes[place] for place in listed] if columns.attributes else [],
-            texts=[columns.texts[place] for place in listed] if columns.texts else [],
-            documents=self.documents,
-            documents_with_vector=self.documents_with_vector,
-            index_version=self.index_version,
-            times=self.times,
-        )
+# An exact search is repeated when hits were lost to writes meanwhile; but not for as long as there are writes.
+_EXACT_ATTEMPTS = 3
 
 
 class BatchSearch:
@@ -61,59 +41,107 @@ class BatchSearch:
     def __init__(self, source: DocumentSource, model: IndexedModel) -> None:
         self._source = source
         self._model = model
+        self._costs = Costs()
+        self._costs_of = 0
 
-    def search(self, serving: IndexVersion, queries: FloatArray, call: SearchCall, started: float) -> Answers:
-        """Asks the index once, with as many candidates as the call or the encoding want."""
-        return self._search(serving, queries, call, serving.index.wanted(call.k, call.oversampling), started)
+    def search(
+        self, serving: IndexVersion, queries: FloatArray, call: SearchCall, started: float, is_late: IsLate
+    ) -> Answers:
+        """Asks the index. Raises DeadlineExceeded when a search for groups is late."""
+        clock = StageClock()
+        with self._source.reading() as snapshot:
+            finder = self._finder(snapshot, serving, call, clock)
+            matches = None if call.filter is None else finder.match(call.filter)
+            asked = self._asked(queries, call, matches, in_order=finder.are_in_order)
+            rows, is_short = self._find(finder, asked, is_late)
+            searched, found = clock.last, sum(map(len, rows))
+            answers = answer(snapshot, self._model, asked, rows, clock)
+        clock.tell(len(queries), found)
+        times = SearchTimes(started, searched, clock.last, len(queries), found)
+        return self._told(replace(answers, short=answers.short | is_short), serving.number, times)
 
-    def widen(
-        self, serving: IndexVersion, call: SearchCall, started: float, is_wanted: Callable[[], bool]
-    ) -> Answers | None:
-        """Asks again for more and more candidates, until every query has its hits or nobody wants them. None: the
-        index cannot give them."""
-        count = serving.index.wanted(call.k, call.oversampling)
-        while count < min(len(serving.index), MAX_CANDIDATES) and is_wanted():
+    def widen(self, serving: IndexVersion, call: SearchCall, started: float, is_late: IsLate) -> Answers | None:
+        """Asks again for more and more candidates, until every query has its hits or it is late. None: the index cannot
+        give them. That it cannot is known at once with a filter, or with groups."""
+        if call.filter is not None or call.group is not None:
+            return None
+        index = serving.index
+        count = index.wanted(call.k, call.oversampling)
+        while count < min(len(index), MAX_CANDIDATES) and not is_late():
             count = min(4 * count, MAX_CANDIDATES)
             search_times.WIDENED.inc()
-            answers = self._search(serving, call.queries, call, count, started)
+            wider = replace(call, oversampling=count / call.k)
+            answers = self.search(serving, call.queries, wider, started, is_late)
             if not answers.short.any():
                 return answers
         return None
 
-    def search_exactly(self, call: SearchCall, index_version: int, is_late: Callable[[], bool]) -> Answers:
+    def search_exactly(self, call: SearchCall, index_version: int, is_late: IsLate) -> Answers:
         """Compares with all stored vectors. Raises DeadlineExceeded once it is late."""
         started = time.perf_counter()
-        model = self._model
-        scored = exact_search(self._source, model.number, model.metric, call.queries, call.k, is_late)
-        # Rescored once more, since a document may have changed between its block and now: score and version must agree.
-        searched, rows = time.perf_counter(), [one.rows for one in scored]
-        answers = self._answers(rows, call.queries, call, index_version)
+        for _ in range(_EXACT_ATTEMPTS):
+            seq = self._source.position.seq
+            finder = _ExactFinder(self._source, self._model, is_late)
+            matches = None if call.filter is None else finder.match(call.filter)
+            rows, _ = self._find(finder, self._asked(call.queries, call, matches), is_late)
+            searched = time.perf_counter()
+            with self._source.reading() as snapshot:
+                # Matched and scored once more: a document may have changed between its block and now.
+                if call.filter is not None:
+                    matches = snapshot.match(call.filter)
+                    rows = [some[matches.contains(some)] for some in rows]
+                asked = self._asked(call.queries, call, matches)
+                answers = answer(snapshot, self._model, asked, rows, StageClock())
+            if not answers.short.any() or self._source.position.seq == seq:
+                break
         times = SearchTimes(started, searched, time.perf_counter(), len(call.queries), sum(map(len, rows)))
-        return replace(answers, times=times)
+        return self._told(answers, index_version, times)
 
-    def _search(
-        self, serving: IndexVersion, queries: FloatArray, call: SearchCall, count: int, started: float
-    ) -> Answers:
-        began = time.perf_counter()
-        candidates = serving.index.candidates(queries, call.k, call.oversampling, count=count)
-        searched = time.perf_counter()
-        answers = self._answers(candidates, queries, call, serving.number)
-        times = SearchTimes(started, searched, time.perf_counter(), len(queries), sum(map(len, candidates)))
-        search_times.count_batch(began, times)
-        return replace(answers, times=times)
+    def _told(self, answers: Answers, index_version: int, times: SearchTimes) -> Answers:
+        return replace(answers, documents=self._source.documents, index_version=index_version, times=times)
 
-    def _answers(
-        self, candidates: Sequence[npt.NDArray[np.uint64]], queries: FloatArray, call: SearchCall, index_version: int
-    ) -> Answers:
+    def _finder(
+        self, snapshot: DocumentsSnapshot, serving: IndexVersion, call: SearchCall, clock: StageClock
+    ) -> IndexCandidates:
+        if self._costs_of != serving.number:
+            self._costs, self._costs_of = Costs(), serving.number
+        return IndexCandidates(snapshot, self._model, serving, call.oversampling, self._costs, clock)
+
+    def _find(self, finder: Finder, asked: Asked, is_late: IsLate) -> tuple[list[Rows], bool]:
+        """The rows to score for each query, and whether some that should exist were not found."""
+        call = asked.call
+        if call.group is None:
+            return finder.find(asked.queries, call.k, asked.matches), False
+        search = GroupSearch(finder, self._model, call.group, call.k, call.filter, is_late)
+        return search.rows(asked), search.is_short
+
+    def _asked(
+        self, queries: FloatArray, call: SearchCall, matches: Matches | None, *, in_order: bool = False
+    ) -> Asked:
+        return Asked(queries, call, matches, self._source.documents_with_vector(self._model.number), in_order)
+
+
+class _ExactFinder:
+    """Compares with stored vectors, block by block."""
+
+    are_in_order = False
+
+    def __init__(self, source: DocumentSource, model: IndexedModel, is_late: IsLate) -> None:
+        self._source = source
+        self._model = model
+        self._is_late = is_late
+
+    def match(self, condition: Filter) -> Matches:
         with self._source.reading() as snapshot:
-            scored = rescore(snapshot, self._model.number, self._model.metric, queries, candidates, call.k)
-            columns = snapshot.hits(_rows_of(scored), call.fields)
-        ranked = [rank(one, columns, call.k) for one in scored]
-        documents_with_vector = self._source.documents_with_vector(self._model.number)
-        wanted = min(call.k, documents_with_vector)
-        short = np.array([len(one.places) < wanted for one in ranked], dtype=np.bool_)
-        return Answers(ranked, columns, short, self._source.documents, documents_with_vector, index_version)
+            return snapshot.match(condition)
 
+    def reading(self) -> AbstractContextManager[DocumentsSnapshot]:
+        return self._source.reading()
 
-def _rows_of(scored: Sequence[Scored]) -> npt.NDArray[np.uint64]:
-    return np.unique(np.concatenate([one.rows for one in scored]))
+    def find(self, queries: FloatArray, hits: int, matches: Matches | None) -> list[Rows]:
+        source, number, metric = self._source, self._model.number, self._model.metric
+        if matches is None:
+            scored = exact_search(source, number, metric, queries, hits, self._is_late)
+        else:
+            scored = exact_among(source, number, metric, queries, hits, matches.rows(), self._is_late)
+        return [one.rows for one in scored]

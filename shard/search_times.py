@@ -1,10 +1,28 @@
 """When a search was where, and how that is told: as metrics of every micro-batch, as events in the spans of traced calls."""
 
+import time
 from dataclasses import dataclass
+from enum import StrEnum
 
 from kintsugi.telemetry import metric_names as names
 from kintsugi.telemetry import metrics, tracing
 from kintsugi.telemetry.trace_names import SpanEvent
+
+
+class Stage(StrEnum):
+    """What the search thread does for a micro-batch."""
+
+    # The rows that fulfil the filter.
+    FILTER = "filter"
+    # Candidates from the graph, and what narrows them.
+    INDEX = "index"
+    # Rows that fulfil the filter, compared one by one.
+    SCAN = "scan"
+    # Stored vectors are read and scored.
+    RESCORE = "rescore"
+    # Ids, versions and what else was asked for are read, hits are ranked.
+    COLUMNS = "columns"
+
 
 EXACT = metrics.counter(names.SEARCH_EXACT)
 REFUSALS = metrics.counter(names.SEARCH_REFUSALS)
@@ -12,8 +30,8 @@ WIDENED = metrics.counter(names.SEARCH_WIDENED)
 QUEUE_SECONDS = metrics.histogram(names.QUEUE_SECONDS)
 
 _BATCH_QUERIES = metrics.histogram(names.BATCH_QUERIES)
-_INDEX_SECONDS = metrics.histogram(names.INDEX_SECONDS)
-_RESCORE_SECONDS = metrics.histogram(names.RESCORE_SECONDS)
+_STAGE_SECONDS = metrics.histogram(names.SEARCH_STAGE_SECONDS)
+_OF_STAGE = {stage: _STAGE_SECONDS.labels(stage.value) for stage in Stage}
 _CANDIDATES = metrics.histogram(names.CANDIDATES)
 
 
@@ -32,11 +50,31 @@ class SearchTimes:
 UNKNOWN = SearchTimes(0.0, 0.0, 0.0, 0, 0)
 
 
-def count_batch(began: float, times: SearchTimes) -> None:
-    _BATCH_QUERIES.observe(times.queries)
-    _INDEX_SECONDS.observe(times.searched - began)
-    _RESCORE_SECONDS.observe(times.ranked - times.searched)
-    _CANDIDATES.observe(times.candidates)
+class StageClock:
+    """Divides the time of a micro-batch among its stages."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self._seconds: dict[Stage, float] = {}
+
+    def lap(self, stage: Stage) -> float:
+        """What has passed since the last lap went into this stage. Returns how long that was."""
+        now = time.perf_counter()
+        passed, self._last = now - self._last, now
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + passed
+        return passed
+
+    @property
+    def last(self) -> float:
+        """When the last lap ended."""
+        return self._last
+
+    def tell(self, queries: int, candidates: int) -> None:
+        """Counts the micro-batch."""
+        _BATCH_QUERIES.observe(queries)
+        _CANDIDATES.observe(candidates)
+        for stage, seconds in self._seconds.items():
+            _OF_STAGE[stage].observe(seconds)
 
 
 def tell_span(called: float, times: SearchTimes) -> None:

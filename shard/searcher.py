@@ -22,9 +22,8 @@ from kintsugi.telemetry import LogEvent, logger
 from shard import search_times
 from shard.checkpoint import IndexVersion
 from shard.indexer import Indexer
-from shard.reader import Fields
 from shard.search_batch import BatchSearch
-from shard.search_call import SearchCall, ShardHits
+from shard.search_call import Kind, SearchCall, ShardHits
 from shard.search_queue import Job, SearchQueue, closed, exhausted
 from shard.source import DocumentSource
 
@@ -43,9 +42,6 @@ class SearcherSettings:
     max_batch_queries: int = 64
     max_waiting_exact: int = 64
     retry_delay_s: float = 0.1
-
-
-_GroupKey = tuple[int, float | None, Fields]
 
 
 class Searcher:
@@ -126,9 +122,9 @@ class Searcher:
         goes_on = True
         while goes_on:
             jobs, goes_on = self._queue.take()
-            groups: dict[_GroupKey, list[Job]] = {}
+            groups: dict[Kind, list[Job]] = {}
             for job in jobs:
-                groups.setdefault((job.call.k, job.call.oversampling, job.call.fields), []).append(job)
+                groups.setdefault(job.call.kind, []).append(job)
             for group in groups.values():
                 self._run_group(group)
         self._queue.fail_waiting()
@@ -173,7 +169,7 @@ class Searcher:
         for job in jobs:
             search_times.QUEUE_SECONDS.observe(started - job.called)
         queries = jobs[0].call.queries if len(jobs) == 1 else np.concatenate([job.call.queries for job in jobs])
-        answers = self._batches.search(serving, queries, jobs[0].call, started)
+        answers = self._batches.search(serving, queries, jobs[0].call, started, lambda: all(map(self._is_late, jobs)))
         start = 0
         for job in jobs:
             end = start + len(job.call.queries)
@@ -184,7 +180,7 @@ class Searcher:
             start = end
 
     def _answer_short(self, job: Job, serving: IndexVersion, started: float) -> None:
-        answers = self._batches.widen(serving, job.call, started, lambda: self._is_wanted(job))
+        answers = self._batches.widen(serving, job.call, started, lambda: not self._is_wanted(job))
         if answers is not None:
             self._settle(job, answers.hits(0, len(job.call.queries)))
         elif self._is_wanted(job):

@@ -36,6 +36,7 @@ CATALOGUE: list[Metric] = []
 
 # From the cost of an empty call to the longest deadline anybody should set.
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_STAGE_SECONDS = (0.0001, 0.00025, *_SECONDS)
 _LONG_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 _COUNTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 _MANY = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0, 100_000.0)
@@ -223,12 +224,40 @@ QUEUE_SECONDS = _histogram(
 BATCH_QUERIES = _histogram(
     On.SHARD, "kintsugi_search_batch_queries", "queries that were searched as one micro-batch", _COUNTS
 )
-INDEX_SECONDS = _histogram(
-    On.SHARD, "kintsugi_search_index_seconds", "how long the index took for a micro-batch", _SECONDS
-)
-RESCORE_SECONDS = _histogram(
-    On.SHARD, "kintsugi_search_rescore_seconds", "how long rescoring and ranking took for a micro-batch", _SECONDS
+SEARCH_STAGE_SECONDS = _histogram(
+    On.SHARD,
+    "kintsugi_search_stage_seconds",
+    "how long a micro-batch spent in a stage: filter, index, scan, rescore or columns",
+    _STAGE_SECONDS,
+    "stage",
 )
 CANDIDATES = _histogram(
-    On.SHARD, "kintsugi_search_candidates", "candidates that the index gave for a micro-batch, all rescored", _MANY
+    On.SHARD,
+    "kintsugi_search_candidates",
+    "candidates that the index gave for a micro-batch; the best of them are rescored",
+    _MANY,
+)
+RECALL = _gauge(
+    On.SHARD,
+    "kintsugi_search_recall",
+    "part of the true best hits that live searches of the serving index version found, of those without a filter (plain) and "
+    "with one (filtered); no value before some were measured",
+    *_REPLICA,
+    "version",
+    "encoding",
+    "searches",
+)
+RECALL_QUERIES = _gauge(
+    On.SHARD,
+    "kintsugi_search_recall_queries",
+    "searches that kintsugi_search_recall rests on, 500 at most",
+    *_REPLICA,
+    "version",
+    "encoding",
+    "searches",
+)
+RECALL_SAMPLES = _counter(
+    On.SHARD,
+    "kintsugi_search_recall_samples_total",
+    "live searches that were repeated exactly in the background to measure recall",
 )

@@ -2,16 +2,19 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kintsugi.filters.matching import group_value, matches
+from kintsugi.filters.tree import Filter
 from kintsugi.ids import encode
 from kintsugi.log.chain import extend
 from kintsugi.log.read import LogEntry
-from kintsugi.log.records import delete, put
+from kintsugi.log.records import delete, patch, put
 from kintsugi.metrics import Metric, StoredType, scores
 from shard.checkpoint import IndexedModel
 from shard.indexer import Indexer, IndexerSettings
@@ -37,16 +40,31 @@ class IndexedReplica:
             sync=False,
         )
         self.truth: dict[int | str, np.ndarray] = {}
+        self.attributes: dict[int | str, dict[str, object]] = {}
         self.events: list[tuple[int, str, str]] = []
 
-    def put(self, documents: dict[int | str, np.ndarray]) -> int:
+    def put(
+        self, documents: dict[int | str, np.ndarray], attributes: dict[int | str, dict[str, object]] | None = None
+    ) -> int:
         """Writes documents in one transaction and returns the last sequence number."""
         self.truth |= {doc_id: np.asarray(vector, dtype=np.float32) for doc_id, vector in documents.items()}
-        return self._apply([put(doc_id, {MODEL: self.truth[doc_id].tobytes()}) for doc_id in documents])
+        self.attributes |= {doc_id: (attributes or {}).get(doc_id, {}) for doc_id in documents}
+        return self._apply(
+            [
+                put(doc_id, {MODEL: self.truth[doc_id].tobytes()}, attributes=_json(self.attributes[doc_id]))
+                for doc_id in documents
+            ]
+        )
+
+    def patch(self, attributes: dict[int | str, dict[str, object]]) -> int:
+        """Changes the attributes of documents."""
+        self.attributes |= attributes
+        return self._apply([patch(doc_id, _json(changed)) for doc_id, changed in attributes.items()])
 
     def delete(self, ids: list[int | str]) -> int:
         for doc_id in ids:
             self.truth.pop(doc_id, None)
+            self.attributes.pop(doc_id, None)
         return self._apply([delete(doc_id) for doc_id in ids])
 
     def _apply(self, payloads: list[bytes]) -> int:
@@ -57,13 +75,31 @@ class IndexedReplica:
             entries.append(LogEntry(1, seq, payload, digest))
         return self.storage.apply(entries).seq
 
-    def oracle(self, query: np.ndarray, k: int) -> list[tuple[bytes, float]]:
-        """The k best by float64 score, then id."""
-        ids = [encode(doc_id) for doc_id in self.truth]
+    def oracle(self, query: np.ndarray, k: int, condition: Filter | None = None) -> list[tuple[bytes, float]]:
+        """The k best by float64 score, then id, of those that fulfil a filter."""
+        return [(encode(doc_id), score) for doc_id, score in self.ranking(query, condition)[:k]]
+
+    def ranking(self, query: np.ndarray, condition: Filter | None = None) -> list[tuple[int | str, float]]:
+        """All ids and scores of the documents that fulfil a filter, best first."""
+        ids = [one for one in self.truth if condition is None or matches(condition, self.attributes[one])]
         if not ids:
             return []
-        values = scores(self.model.metric, query, np.stack(list(self.truth.values())))
-        return sorted(zip(ids, values.tolist(), strict=True), key=lambda hit: (-hit[1], hit[0]))[:k]
+        values = scores(self.model.metric, query, np.stack([self.truth[one] for one in ids]))
+        return sorted(zip(ids, values.tolist(), strict=True), key=lambda hit: (-hit[1], encode(hit[0])))
+
+    def grouped(
+        self, query: np.ndarray, k: int, attribute: str, size: int, condition: Filter | None = None
+    ) -> list[tuple[bytes, float, object]]:
+        """The `size` best documents of each of the k best groups, best first, with their groups."""
+        groups: dict[tuple[type, object], int] = {}
+        found = []
+        for doc_id, score in self.ranking(query, condition):
+            value = group_value(self.attributes[doc_id], attribute)
+            key = (type(value), value)
+            if value is not None and (key in groups or len(groups) < k) and groups.get(key, 0) < size:
+                groups[key] = groups.get(key, 0) + 1
+                found.append((encode(doc_id), score, value))
+        return found
 
     def indexer(self, settings: IndexerSettings | None = None, **options) -> Indexer:
         def record(number, encoding, event):
@@ -89,6 +125,10 @@ class IndexedReplica:
     async def caught_up(self, indexer: Indexer) -> None:
         indexer.notify()
         await asyncio.wait_for(indexer.wait_searchable(self.storage.position.seq), 60)
+
+
+def _json(attributes: dict[str, object]) -> bytes:
+    return json.dumps(attributes).encode() if attributes else b""
 
 
 def hits_of(found: ShardHits, place: int) -> list[tuple[bytes, float]]:
