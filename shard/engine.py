@@ -18,6 +18,7 @@ from kintsugi.telemetry import metric_names, metrics
 from shard.checkpoint import IndexedModel
 from shard.folders import ReplicaFolder
 from shard.indexer import Indexer, IndexerSettings, OnVersion
+from shard.recall_samples import RecallSamples, samples_per_window
 from shard.searcher import Searcher, SearcherSettings
 from shard.seq_waiters import SeqWaiters
 from shard.settings import ShardSettings
@@ -46,6 +47,7 @@ class Engine:
     searcher: Searcher
     durable: SeqWaiters
     settings: ShardSettings
+    recall: RecallSamples
     progress: Progress = field(default_factory=Progress)
     # Ends long work on the files, which close() would wait for.
     closing: threading.Event = field(default_factory=threading.Event)
@@ -99,14 +101,14 @@ class Engine:
             settings=every,
             on_version=on_version,
         )
-        searcher = Searcher(
-            storage, indexer, settings=SearcherSettings(max_waiting_queries=settings.max_queued_searches)
-        )
+        recall = RecallSamples(samples_per_window(settings.recall_samples_per_minute))
+        waiting = SearcherSettings(max_waiting_queries=settings.max_queued_searches)
+        searcher = Searcher(storage, indexer, settings=waiting, observe=recall.observe)
         indexer.start()
         searcher.start()
         durable = SeqWaiters()
         durable.reached(storage.position.seq)
-        return cls(folder, storage, model, indexer, searcher, durable, settings)
+        return cls(folder, storage, model, indexer, searcher, durable, settings, recall)
 
     @property
     def position(self) -> Position:

@@ -1,15 +1,17 @@
 """What a shard server tells at a scrape, beyond what every process tells: how each replica does."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kintsugi.errors import KintsugiError
 from kintsugi.log.positions import LogPositions
 from kintsugi.telemetry import metric_names as names
 from kintsugi.telemetry.metrics import Sample, one_of
+from shard.checkpoint import IndexVersion
 from shard.engine import Engine
 from shard.host import Host
+from shard.recall_samples import VersionRecall
 from shard.recovery import Guardian
 from shard.replica import Replica, ReplicaPhase
 
@@ -55,5 +57,17 @@ class Observing:
                 Sample(names.INDEX_VERSION, serving.number, (*labels, serving.encoding)),
                 Sample(names.INDEX_VECTORS, len(serving.index), labels),
                 Sample(names.INDEX_TOMBSTONES, serving.index.tombstones, labels),
+                *_of_recall(engine.recall.recall, serving, labels),
             ]
         return found
+
+
+def _of_recall(known: VersionRecall, serving: IndexVersion, labels: tuple[str, ...]) -> Iterator[Sample]:
+    """Of the version that serves: what its predecessor found says nothing of it."""
+    if known.index_version != serving.number:
+        return
+    for kind, live in (("plain", known.plain), ("filtered", known.filtered)):
+        if live is not None:
+            named = (*labels, str(serving.number), serving.encoding, kind)
+            yield Sample(names.RECALL, live.recall, named)
+            yield Sample(names.RECALL_QUERIES, live.queries, named)

@@ -172,4 +172,4 @@ def status(replica: Replica, waiting: Mapping[tuple[str, int], str]) -> shard_pb
 def _tell_recall(told: cluster_pb2.IndexVersionStatus, engine: Engine) -> None:
     known = engine.recall.recall
     if known.index_version == told.version and known.all is not None:
-        told.live_recall, told.live_recall_queries = known.all.recall, round(known.all.queries)
+        told.live_recall, told.live_recall_queries = known.all.recall, known.all.queries

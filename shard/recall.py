@@ -10,15 +10,18 @@ Knows nothing of why it measures.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
+from kintsugi.ann.vector_index import Rows
 from kintsugi.errors import Unavailable
+from kintsugi.filters.tree import Filter
 from kintsugi.metrics import FloatArray, scores
+from shard.attributes.lookup import Matches
 from shard.exact import ExactScan
 from shard.indexer import Indexer
 from shard.pace import Pace
@@ -28,6 +31,8 @@ from shard.searcher import Searcher
 from shard.source import DocumentSource
 
 T = TypeVar("T")
+# What probes must have in common to be scanned for together.
+_Kind = tuple[int, Filter | None]
 
 # Queries x rows that are compared at once: about 10 ms of work and 24 MiB.
 _CELLS = 1_000_000
@@ -44,6 +49,8 @@ class Probe:
     query: FloatArray
     k: int
     oversampling: float | None = None
+    filter: Filter | None = None
+    min_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,40 +93,57 @@ class RecallCheck:
     async def _search(self, probe: Probe) -> tuple[FloatArray, int]:
         """The scores of the hits, best first, and the index version that answered."""
         query = probe.query.reshape(1, -1)
-        call = SearchCall(query, probe.k, oversampling=probe.oversampling, is_live=False)
+        call = SearchCall(query, probe.k, oversampling=probe.oversampling, filter=probe.filter, is_live=False)
         hits = await self._searcher.search(call)
         return hits.scores, hits.index_version
 
     def _truth(self, probes: Sequence[Probe], pace: Pace) -> list[Scored]:
         """The best of all stored vectors for each probe, from a scan that is no snapshot."""
-        groups: dict[int, list[int]] = {}
+        groups: dict[_Kind, list[int]] = {}
         for place, probe in enumerate(probes):
-            groups.setdefault(probe.k, []).append(place)
+            groups.setdefault((probe.k, probe.filter), []).append(place)
         scans = {
-            k: ExactScan(self._model.metric, np.stack([probes[place].query for place in places]), k)
-            for k, places in groups.items()
+            kind: ExactScan(self._model.metric, np.stack([probes[place].query for place in places]), kind[0])
+            for kind, places in groups.items()
         }
+        matches = self._matches(probes)
         for rows, vectors in self._source.all_vectors(self._model.number):
-            for k, scan in scans.items():
-                step = max(1, _CELLS // len(groups[k]))
-                for start in range(0, len(rows), step):
-                    scan.feed(rows[start : start + step], vectors[start : start + step])
+            for (k, condition), scan in scans.items():
+                wanted = slice(None) if condition is None else matches[condition].contains(rows)
+                step = max(1, _CELLS // len(groups[k, condition]))
+                for piece, of_it in _pieces(rows[wanted], vectors[wanted], step):
+                    scan.feed(piece, of_it)
                     pace.step()
         found = {
-            place: best for k, places in groups.items() for place, best in zip(places, scans[k].best(), strict=True)
+            place: best
+            for kind, places in groups.items()
+            for place, best in zip(places, scans[kind].best(), strict=True)
         }
         return [found[place] for place in range(len(probes))]
 
     def _still_true(self, probes: Sequence[Probe], truth: Sequence[Scored], pace: Pace) -> list[FloatArray]:
         """The scores of what is still there as it was scanned: for each probe the best, at most k."""
         kept: list[FloatArray] = []
+        matches = self._matches(probes)
         for probe, scored in zip(probes, truth, strict=True):
             pace.step()
             present, vectors = self._source.vectors(self._model.number, scored.rows)
+            if probe.filter is not None:
+                present = present & matches[probe.filter].contains(scored.rows)
             then, now = scored.scores[present], scores(self._model.metric, probe.query, vectors[present])
-            unchanged = np.abs(now - then) <= _slack(then)
-            kept.append(np.sort(then[unchanged])[::-1][: probe.k])
+            best = np.sort(then[np.abs(now - then) <= _slack(then)])[::-1][: probe.k]
+            kept.append(best if probe.min_score is None else best[best >= probe.min_score])
         return kept
+
+    def _matches(self, probes: Sequence[Probe]) -> dict[Filter, Matches]:
+        """What fulfils the filters now."""
+        with self._source.reading() as snapshot:
+            return {one.filter: snapshot.match(one.filter) for one in probes if one.filter is not None}
+
+
+def _pieces(rows: Rows, vectors: FloatArray, length: int) -> Iterator[tuple[Rows, FloatArray]]:
+    for start in range(0, len(rows), length):
+        yield rows[start : start + length], vectors[start : start + length]
 
 
 async def run_paced(thread: Executor, work: Callable[[Pace], T], pace: Pace) -> T:

@@ -27,6 +27,20 @@ class ShardSettings(ProcessSettings):
     checkpoint_every_changes: int = setting(
         "changes after which an index is checkpointed before its time", 100_000, minimum=1
     )
+    build_cpu: float = setting(
+        "part of one core that building indexes beside serving ones may take while clients search; raise it to have changes "
+        "done sooner, lower it to leave more to the searches",
+        0.5,
+        minimum=0.01,
+        maximum=1,
+    )
+    recall_samples_per_minute: float = setting(
+        "live searches per replica and minute that are repeated exactly in the background, to measure what part of the true "
+        "best hits they find; 0 for none",
+        30.0,
+        minimum=0,
+        maximum=6000,
+    )
     keep_journal_records: int = setting(
         "records of the journal kept at least, for the outcomes of repeated writes", 200_000, minimum=1000
     )

@@ -53,4 +53,5 @@ class LogEvent(Name):
     INDEXER_FAILED = "indexer_failed", "the index no longer follows its replica, which leaves the in-sync set"
     CHECKPOINT_REMOVED = "checkpoint_removed", "a checkpoint was torn or of another format, and was removed"
     CHECKPOINT_MISFIT = "checkpoint_misfit", "a checkpoint is not of this replica's history, and was removed"
+    RECALL_NOT_MEASURED = "recall_not_measured", "samples of live searches were dropped; the next ones are tried"
     SEARCH_FAILED = "search_failed", "a search met a defect"

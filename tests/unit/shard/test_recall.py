@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kintsugi.errors import Unavailable
+from kintsugi.filters.tree import Equals
 from kintsugi.metrics import Metric
 from shard.indexer import IndexerSettings
 from shard.pace import Pace
@@ -103,3 +104,20 @@ async def test_closing_ends_a_measurement(open_replica, thread):
         check = RecallCheck(replica.storage, indexer, searcher, thread, lambda: quick(closing))
         with pytest.raises(Unavailable, match="closing"):
             await check.measure([Probe(vectors(1)[0], 10)])
+
+
+async def test_filtered_searches_are_compared_within_their_filter(open_replica, thread):
+    """The truth is the best of what fulfils the filter now, cut at the score that was asked for."""
+    replica = open_replica(8, Metric.L2)
+    stored = vectors(400)
+    async with replica.serving(SMALL) as (indexer, searcher):
+        replica.put(dict(enumerate(stored)), {number: {"even": number % 2 == 0} for number in range(400)})
+        await replica.caught_up(indexer)
+        check = RecallCheck(replica.storage, indexer, searcher, thread, quick)
+        found = await check.measure([
+            Probe(stored[1], 10, filter=Equals("even", value=True)),
+            Probe(stored[1], 10, filter=Equals("even", value=False), min_score=-1e-6),
+            Probe(stored[1], 10, filter=Equals("even", value="no")),
+            Probe(stored[1], 10),
+        ])  # fmt: skip
+        assert [one.recall for one in found] == [1.0, 1.0, None, 1.0]

@@ -1,0 +1,122 @@
+"""What share of the true best hits the live searches of a replica find: samples them, and keeps what their check found.
+
+1. A window's samples are a fair draw of all queries that the index answered in it, whatever their number.
+2. The recall forgets: a few hundred searches are remembered, older ones fade. It begins anew with an index version.
+3. Noting a search takes microseconds, on the thread that searches. Searches by group are left out.
+"""
+
+import math
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from shard.recall import Found, Probe
+from shard.search_call import SearchCall, ShardHits
+
+# The mean of so many searches; from then on each new one replaces its part of the mean, so that older ones fade.
+_REMEMBERED = 500
+
+
+# A check costs about the same for one sample as for twenty: so many are waited for, but not for longer than a minute.
+_SAMPLES_PER_CHECK = 20
+_LONGEST_WINDOW_S = 60.0
+_SHORTEST_WINDOW_S = 1.0
+
+
+def window_s(samples_per_minute: float) -> float:
+    """How long samples are gathered between two checks."""
+    wanted = 60 * _SAMPLES_PER_CHECK / samples_per_minute if samples_per_minute else math.inf
+    return min(max(wanted, _SHORTEST_WINDOW_S), _LONGEST_WINDOW_S)
+
+
+def samples_per_window(samples_per_minute: float) -> int:
+    return math.ceil(samples_per_minute * window_s(samples_per_minute) / 60)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRecall:
+    """The mean recall of some searches; `queries` is how many it rests on."""
+
+    recall: float
+    queries: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecall:
+    """What is known of an index version: of searches without a filter, and of those with one."""
+
+    index_version: int
+    plain: LiveRecall | None = None
+    filtered: LiveRecall | None = None
+
+    @property
+    def all(self) -> LiveRecall | None:
+        known = [one for one in (self.plain, self.filtered) if one is not None]
+        queries = sum(one.queries for one in known)
+        return LiveRecall(sum(one.recall * one.queries for one in known) / queries, queries) if known else None
+
+
+class RecallSamples:
+    """`capacity`: the most samples of a window, 0 for none."""
+
+    def __init__(self, capacity: int, draw: np.random.Generator | None = None) -> None:
+        self._capacity = capacity
+        self._draw = draw or np.random.default_rng()
+        self._lock = threading.Lock()
+        self._window: list[Probe] = []
+        self._seen = 0
+        # Replaced whole: metrics and status read it from other threads.
+        self.recall = VersionRecall(0)
+
+    def observe(self, call: SearchCall, _hits: ShardHits) -> None:
+        """Told every search that the index answered."""
+        if not self._capacity or not call.is_live or call.group is not None:
+            return
+        with self._lock:
+            for query in call.queries:
+                place = self._place()
+                if place is not None:
+                    # A copy, so that a sample does not hold the message that it came in.
+                    probe = Probe(query.copy(), call.k, call.oversampling, call.filter, call.min_score)
+                    self._window[place : place + 1] = [probe]
+
+    def take(self) -> list[Probe]:
+        """The samples of the window that ends now."""
+        with self._lock:
+            taken, self._window, self._seen = self._window, [], 0
+        return taken
+
+    def note(self, checked: Iterable[tuple[Probe, Found]]) -> int:
+        """Remembers what was found, of the newest index version only; returns of how many searches."""
+        noted = 0
+        for probe, found in checked:
+            if found.recall is None or found.index_version < self.recall.index_version:
+                continue
+            known = self.recall
+            if found.index_version > known.index_version:
+                known = VersionRecall(found.index_version)
+            plain, filtered = known.plain, known.filtered
+            if probe.filter is None:
+                plain = _after(plain, found.recall)
+            else:
+                filtered = _after(filtered, found.recall)
+            self.recall = VersionRecall(known.index_version, plain, filtered)
+            noted += 1
+        return noted
+
+    def _place(self) -> int | None:
+        """Where the next query goes in the window: every query seen has the same chance to be there in the end."""
+        self._seen += 1
+        if len(self._window) < self._capacity:
+            return len(self._window)
+        place = int(self._draw.random() * self._seen)
+        return place if place < self._capacity else None
+
+
+def _after(known: LiveRecall | None, recall: float) -> LiveRecall:
+    if known is None:
+        return LiveRecall(recall, 1)
+    queries = min(known.queries + 1, _REMEMBERED)
+    return LiveRecall(known.recall + (recall - known.recall) / queries, queries)

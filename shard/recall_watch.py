@@ -1,0 +1,74 @@
+"""Measures the recall of live searches in the background, replica by replica, for as long as the server runs.
+
+    wait a window -> of each replica that answered searches: take its samples, repeat them exactly and as they were -> note
+
+It takes a twentieth of one core and of the disk at most: with more vectors than that can scan in a window, windows get
+longer. What cannot be measured now, because the replica closes or its index lags, is dropped.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from kintsugi.errors import KintsugiError
+from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
+from shard.engine import Engine
+from shard.pace import Clocks, Pace
+from shard.recall import RecallCheck
+from shard.recall_samples import window_s
+from shard.replica import Replica
+
+# Of one core. Time counts rather than processor time: what waits for the disk keeps others waiting for it.
+_SHARE = 0.05
+_CLOCKS = Clocks(busy=time.monotonic)
+_log = logger("recall")
+_SAMPLES = metrics.counter(metric_names.RECALL_SAMPLES)
+
+
+class RecallWatch:
+    """`replicas` gives those of this server."""
+
+    def __init__(
+        self,
+        replicas: Callable[[], Iterable[Replica]],
+        samples_per_minute: float,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._replicas = replicas
+        self._window_s = window_s(samples_per_minute)
+        self._is_on = samples_per_minute > 0
+        self._sleep = sleep
+        self._thread = ThreadPoolExecutor(1, "recall")
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while self._is_on:
+                await self._sleep(self._window_s)
+                for replica in list(self._replicas()):
+                    await self._check(replica)
+        finally:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _check(self, replica: Replica) -> None:
+        try:
+            engine = replica.engine
+            probes = engine.recall.take()
+            if probes:
+                found = await self._checking(engine).measure(probes)
+                _SAMPLES.inc(engine.recall.note(zip(probes, found, strict=True)))
+        except KintsugiError as error:
+            _log.info(LogEvent.RECALL_NOT_MEASURED, **_names(replica), error=str(error))
+        except Exception:  # noqa: BLE001 -- what only measures must not end the server
+            _log.exception(LogEvent.RECALL_NOT_MEASURED, **_names(replica))
+
+    def _checking(self, engine: Engine) -> RecallCheck:
+        def pace() -> Pace:
+            return Pace(_SHARE, engine.closing, clocks=_CLOCKS)
+
+        return RecallCheck(engine.storage, engine.indexer, engine.searcher, self._thread, pace)
+
+
+def _names(replica: Replica) -> dict[str, object]:
+    return {"collection": replica.collection.name, "shard": replica.ref.shard}
