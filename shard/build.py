@@ -19,9 +19,8 @@ import numpy.typing as npt
 from kintsugi.ann.encoded_index import EncodedIndex
 from kintsugi.ann.encoding import Encoding, f32
 from kintsugi.ann.fitting import fit
-from kintsugi.ann.scan_codes import ScanCodes
 from kintsugi.ann.spec import EncodingSpec
-from kintsugi.ann.vector_index import GraphParameters, Rows, VectorIndex
+from kintsugi.ann.vector_index import GraphParameters, Rows
 from kintsugi.metrics import FloatArray, scores
 from shard.checkpoint import IndexedModel, IndexVersion
 from shard.code_files import CodeFiles
@@ -141,7 +140,8 @@ class Build:
         sampled = np.concatenate([*sample, self._queries]).astype(np.float32)
         self._queries = sampled[:: max(1, len(sampled) // _CHECKED_QUERIES)][:_CHECKED_QUERIES]
         self._truth = ExactScan(self._model.metric, self._queries, _CHECKED_K)
-        self._index = self._empty(self._encoding(sampled, total), first_row)
+        stem = self._code_files.stem(self.plan.number)
+        self._index = EncodedIndex.create(self._encoding(sampled, total), self._parameters, stem, first_row)
         del sample, sampled
         for rows, vectors in self._source.all_vectors(self._model.number):
             old = int(np.searchsorted(rows, self._last_scanned, side="right"))
@@ -180,12 +180,6 @@ class Build:
             return f32(metric, dimension)
         return fit(self.plan.spec, metric, dimension, sampled, total, self.plan.number)
 
-    def _empty(self, encoding: Encoding, first_row: int) -> EncodedIndex:
-        graph, scan = VectorIndex(encoding, self._parameters), encoding.scan
-        if scan is None:
-            return EncodedIndex(graph)
-        return EncodedIndex(graph, ScanCodes.create(self._code_files.scan(self.plan.number), scan, first_row))
-
     def _check_scan(self, index: EncodedIndex) -> None:
         """Int8 cannot tell some data apart, whatever the graph is made of. What filters leave of it is then compared
         with the stored vectors."""
@@ -199,4 +193,3 @@ class Build:
         truth.feed(rows[present], vectors[present])
         if self._found(candidates, truth.best()) < _SCAN_RECALL_ENOUGH:
             index.drop_scan()
-            self._code_files.remove(self.plan.number)

@@ -22,7 +22,7 @@ import usearch
 
 from kintsugi import failpoints
 from kintsugi.ann import artifact
-from kintsugi.ann.encoded_index import EncodedIndex
+from kintsugi.ann.encoded_index import SCAN_SUFFIX, EncodedIndex
 from kintsugi.ann.encoding import Encoding
 from kintsugi.ann.row_codes import RowCodesIdentity
 from kintsugi.ann.scan_codes import ScanCodes
@@ -235,7 +235,8 @@ class Checkpoints:
         encoding = graph.encoding.scan
         if manifest.scan is None or encoding is None:
             return None
-        return ScanCodes.open(self.code_files.scan(manifest.number), manifest.scan, encoding, graph.rows())
+        stem = self.code_files.stem(manifest.number)
+        return ScanCodes.open(stem.with_name(stem.name + SCAN_SUFFIX), manifest.scan, encoding, graph.rows())
 
     def _read_manifest(self, folder: Path) -> Manifest:
         try:

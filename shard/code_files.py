@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-_NAME = re.compile(r"codes-v(\d{8})\.(?:scan|planes)")
+_NAME = re.compile(r"codes-v(\d{8})\.\w+")
 
 
 class CodeFiles:
@@ -17,9 +17,9 @@ class CodeFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def scan(self, number: int) -> Path:
-        """Where the scan codes of a version are."""
-        return self._folder / f"codes-v{number:08d}.scan"
+    def stem(self, number: int) -> Path:
+        """Where the files of a version are, but for their suffixes."""
+        return self._folder / f"codes-v{number:08d}"
 
     def remove(self, number: int) -> None:
         """Removes the files of a version that nobody will search."""

@@ -10,18 +10,20 @@ journals, nor how it is made durable.
 
 from collections.abc import Callable
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from kintsugi.ann.encoding import Encoding
 from kintsugi.ann.scan_codes import ScanCodes
-from kintsugi.ann.vector_index import Rows, VectorIndex
+from kintsugi.ann.vector_index import GraphParameters, Rows, VectorIndex
 from kintsugi.limits import MAX_CANDIDATES
 from kintsugi.metrics import FloatArray
 
 Allowed = Callable[[Rows], npt.NDArray[np.bool_]]
 
+SCAN_SUFFIX = ".scan"
 # Rows whose codes are written before they enter the graph.
 _ADD_BLOCK = 512
 
@@ -34,6 +36,13 @@ class EncodedIndex:
         self.graph = graph
         self.scan = scan
         self.oversampling = oversampling or graph.encoding.oversampling
+
+    @classmethod
+    def create(cls, encoding: Encoding, parameters: GraphParameters, stem: Path, first_row: int) -> "EncodedIndex":
+        """An empty index. `stem`: where its files are, but for their suffixes. No row will be below `first_row`."""
+        scan = encoding.scan
+        codes = None if scan is None else ScanCodes.create(stem.with_name(stem.name + SCAN_SUFFIX), scan, first_row)
+        return cls(VectorIndex(encoding, parameters), codes)
 
     def __len__(self) -> int:
         return len(self.graph)
@@ -103,9 +112,11 @@ class EncodedIndex:
         return None if self.scan is None else self.scan.nearest(queries, rows, count)
 
     def drop_scan(self) -> None:
-        """Goes on without scan codes. Searches under way go on with them."""
-        self.close()
-        self.scan = None
+        """Goes on without scan codes, and removes their file. Searches under way go on with them."""
+        if self.scan is not None:
+            self.scan.codes.close()
+            self.scan.codes.path.unlink(missing_ok=True)
+            self.scan = None
 
     def sync_codes(self) -> None:
         """Returns once all codes that are in files are on the disk."""

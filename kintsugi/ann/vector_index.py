@@ -18,6 +18,7 @@ import numpy.typing as npt
 from usearch.index import BatchMatches, Index
 
 from kintsugi.ann.encoding import Encoded, Encoding
+from kintsugi.ann.footprint import index_bytes
 from kintsugi.metrics import FloatArray
 
 Rows = npt.NDArray[np.uint64]
@@ -115,10 +116,9 @@ class VectorIndex:
 
     @property
     def memory_bytes(self) -> int:
-        """What vectors and links take, slots of removed rows included. Not usearch's own figure, which is that of its
-        arenas."""
-        with self._lock:
-            return int(self._index.serialized_length)
+        """What codes and links take, slots of removed rows included."""
+        slots = self._size + self._tombstones
+        return index_bytes(slots, self.encoding.code_bytes, self.parameters.connectivity)
 
     def rows(self) -> Rows:
         """The rows that are there, in no order."""
