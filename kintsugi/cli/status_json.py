@@ -120,6 +120,8 @@ def _index_version(index: IndexVersionStatus) -> dict[str, Any]:
         "code_bytes": index.code_bytes or None,
         "mapped_bytes": index.mapped_bytes,
         "checkpoint_seq": index.checkpoint_seq,
+        "live_recall": index.live_recall,
+        "live_recall_queries": index.live_recall_queries,
     }
 
 

@@ -82,7 +82,8 @@ def _index(index: IndexVersionStatus) -> str:
         return f"{told} ({index.vectors:,} of {index.vectors_wanted:,})"
     if index.state == "retired":
         return f"{told} ({output.plain(index.reason)})" if index.reason else told
-    return f"{told} ({index.vectors:,})"
+    recall = "" if index.live_recall is None else f", recall {index.live_recall:.3f}"
+    return f"{told} ({index.vectors:,}{recall})"
 
 
 def _word(word: str) -> str:

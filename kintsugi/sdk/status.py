@@ -12,7 +12,8 @@ from kintsugi.v1 import cluster_pb2
 @dataclass(frozen=True, slots=True)
 class IndexVersionStatus:
     """One index version of a replica. `checkpoint_seq` is the position of its last checkpoint on disk; `vectors_wanted`
-    what it will hold while it is building; `reason` why it was built or refused; `code_bytes` per vector."""
+    what it will hold while it is building; `reason` why it was built or refused; `code_bytes` per vector. `live_recall` is the part of the true best hits that
+    `live_recall_queries` live searches found, None before there is one."""
 
     version: int
     model: str
@@ -24,6 +25,8 @@ class IndexVersionStatus:
     reason: str = ""
     code_bytes: float = 0.0
     mapped_bytes: int = 0
+    live_recall: float | None = None
+    live_recall_queries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,4 +199,6 @@ def _index_version(index: cluster_pb2.IndexVersionStatus) -> IndexVersionStatus:
         reason=index.reason,
         code_bytes=index.code_bytes,
         mapped_bytes=index.mapped_bytes,
+        live_recall=index.live_recall if index.HasField("live_recall") else None,
+        live_recall_queries=index.live_recall_queries,
     )

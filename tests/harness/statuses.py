@@ -25,9 +25,10 @@ def member(name, role="shard", **changes):
 
 
 def replica(name, **changes):
+    index = IndexVersionStatus(1, "m", "i8", "serving", 90, 50, live_recall=0.9876, live_recall_queries=20)
     made = ReplicaStatus(
         member=name, state="in-sync", reachable=True, phase="serving", message="", durable_seq=100, searchable_seq=99,
-        documents=90, index_versions=(IndexVersionStatus(1, "m", "i8", "serving", 90, 50),), disk_bytes=4096,
+        documents=90, index_versions=(index,), disk_bytes=4096,
     )  # fmt: skip
     return replace(made, **changes)
 

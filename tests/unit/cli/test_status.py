@@ -100,7 +100,7 @@ def test_tables_show_what_people_look_for():
     """Health, members, positions, lag and index versions are there at a glance."""
     text = drawn(status(shard(replica("s0", durable_seq=93), silent("s1"))))
     for shown in ("cluster c: degraded", "books/0: the replica on s1 does not answer", "s0:1", "128 MiB of 4.0 GiB",
-                  "open, epoch 1, at 100", "v1 i8 serving (90)", "93", "7", "no answer"):  # fmt: skip
+                  "open, epoch 1, at 100", "v1 i8 serving (90, recall 0.988)", "93", "7", "no answer"):  # fmt: skip
         assert shown in text
 
 
