@@ -26,7 +26,7 @@ ALLOWED_IMPORTS = {
 PURE_MODULES = (
     "kintsugi.errors", "kintsugi.ids", "kintsugi.lifecycle", "kintsugi.limits", "kintsugi.metrics", "kintsugi.position",
     "kintsugi.registry.records", "kintsugi.registry.replicas", "kintsugi.registry.index_versions",
-    "kintsugi.filters.tree", "kintsugi.filters.matching", "kintsugi.filters.wire", "coordinator.merge", "coordinator.plan", "shard.outcomes",
+    "kintsugi.filters.tree", "kintsugi.filters.matching", "kintsugi.filters.wire", "coordinator.merge", "coordinator.grouping", "coordinator.plan", "shard.outcomes",
 )  # fmt: skip
 IMPURE_IMPORTS = {"grpc", "redis", "asyncio", "lmdb", "usearch"}
 # The only places that know the keys in Redis.
