@@ -6,7 +6,7 @@
     vectors    model, row -> elements
     journal    seq -> operation, outcome, epoch, row, version, digest       followed by index builds
     tail       seq -> digest, record as it stood in the log                 what recovery appends again
-    names, postings, numbers                                                the attribute index, see attributes/layout.py
+    names, postings, numbers: the attribute index, see attributes/layout.py
 
 Numbers are big-endian, so that bytewise order is numeric order. Vectors and documents are apart because a value above
 half a page takes whole pages: a vector with its attributes would waste much of them.

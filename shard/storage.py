@@ -1,8 +1,8 @@
 """The truth of a replica: its documents, their vectors, its journal and the tail of its log, in one LMDB environment.
 
 Guarantees:
-1. A batch is one transaction, synced before apply() returns: documents, the index of their attributes, journal, tail and
-   position move together.
+1. A batch is one transaction, synced before apply() returns: documents, the index of their attributes, journal, tail
+   and position move together.
 2. A record that does not continue the replica's history (gap, fork, fenced epoch), or that cannot be read, refuses its
    whole batch: nothing is written. A record that is already applied is compared and skipped.
 3. Reads see one committed state each; reading() holds one state over several reads. Any thread may read or write;

@@ -3,8 +3,8 @@
     writer    tells the changes of a batch before it commits: who then begins to read finds the column of that state
     reader    asks for the column of the state it reads in; what is not there is read from the database, and kept
 
-Guarantees: a reader gets the column of exactly its state, or none. Nothing waits for a commit. The memory is bounded: the
-columns used least recently go first. Knows no database: how a column is read is given by the reader.
+Guarantees: a reader gets the column of exactly its state. Nothing waits for a commit. The memory is bounded: the columns
+used least recently go first. Knows no database: how a column is read is given by the reader.
 """
 
 import threading
@@ -65,8 +65,10 @@ class NumberColumns:
             self._make_room()
 
     def forget(self, seq: int) -> None:
-        """Starts over from the database in the state `seq`."""
+        """Nothing came of the batch that was told, if one was: the database stays at `seq`, and all is read again."""
         with self._lock:
+            if seq == self._told:
+                return
             self._columns.clear()
             self._loading.clear()
             self._before_last = self._told = seq

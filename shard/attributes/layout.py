@@ -6,10 +6,10 @@
 
 Attribute 0 stands for the documents themselves: its postings hold the rows of all of them.
 
-Texts in keys are bytewise in order and none is the beginning of another. UTF-8 has no bytes above 0xF4, so that each byte
-can be raised by one and 0 is free for the end. LMDB keys end at 511 bytes: a text longer than TEXT_KEY_BYTES has its
-beginning in the key, behind it LONG and a hash; the rest of it stands behind the container. Long texts of one beginning
-are in no order among each other, but together in their place.
+Texts in keys are bytewise in order and none is the beginning of another. UTF-8 has no bytes above 0xF4, so that each
+byte can be raised by one and 0 is free for the end. LMDB keys end at 511 bytes: a text longer than TEXT_KEY_BYTES is cut,
+its beginning stands in the key, with a mark and a hash behind it, and the rest of it behind the container. Cut texts of
+one beginning are in no order among each other, but together in their place.
 """
 
 import struct

@@ -1,8 +1,9 @@
 """Sets of rows: Roaring containers, which hold the rows of one chunk of 2^16 rows, and bitmaps, which hold any rows.
 
-A stored container is its number of rows less one (u16, little-endian), then the rows within the chunk: up to 4096 of them
-ascending as u16, more as 2^16 bits. These are the pieces of Roaring's portable format, so that a bitmap of many chunks is
-their concatenation behind a header, and reading one is no work per row. What follows a container is not looked at. Pure.
+A stored container is its number of rows less one (u16, little-endian), then the rows within the chunk: up to 4096 of
+them ascending as u16, more as 2^16 bits. These are the pieces of Roaring's portable format, so that a bitmap of many
+chunks is their concatenation behind a header, and reading one is no work per row. What follows a container is not looked
+at. Pure.
 """
 
 import struct

@@ -17,8 +17,8 @@ Term = tuple[str, int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`numbers` of an attribute are ascending, each once. Almost always there is one: an attribute has several when it is
-    written in several ways, as `a.b` can be."""
+    """`numbers` of an attribute are ascending, each once. Almost always there is one: an attribute has several when it
+    is written in several ways, as `a.b` can be."""
 
     postings: frozenset[Term] = frozenset()
     numbers: dict[str, tuple[float, ...]] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """Fills the attribute index of a database that was written before there was one, when it is opened.
 
-Works through the documents by row, in transactions of bounded size. Each moves a mark on to the last row that is done; the
-last one removes it. A crash on the way leaves the mark, and opening goes on behind it. The quota does not count here: a
-replica that serves must open after an upgrade; it refuses further growth as ever.
+Works through the documents by row, in transactions of bounded size. Each moves a mark on to the last row that is done;
+the last one removes it. A crash on the way leaves the mark, and opening goes on behind it. The quota does not count here:
+a replica that served must open after an upgrade; it refuses further growth as ever.
 """
 
 from typing import Any, Final
@@ -27,29 +27,30 @@ def index_documents(environment: Environment, state: State) -> State:
         return state
     _log.info(LogEvent.ATTRIBUTES_INDEXING, path=str(environment.path))
     while _is_marked(environment):
-        with environment.env.begin(write=True, buffers=True) as txn:
-            state = _index_some(txn, environment, state)
+        state = index_some(environment, state)
     _log.info(LogEvent.ATTRIBUTES_INDEXED, path=str(environment.path))
+    return state
+
+
+def index_some(environment: Environment, state: State) -> State:
+    """One transaction of it."""
+    databases = environment.databases
+    with environment.env.begin(write=True, buffers=True) as txn:
+        after = int.from_bytes(txn.get(META_ATTRIBUTES, db=databases.meta), "big")
+        rows = _documents_after(txn, databases.documents, after)
+        if not rows:
+            txn.delete(META_ATTRIBUTES, db=databases.meta)
+            return state
+        written = write_changes(txn, databases, AttributeChanges.of(rows), state.next_attribute)
+        state = msgspec.structs.replace(state, next_attribute=written.next_number)
+        txn.put(META_STATE, encode_state(state), db=databases.meta)
+        txn.put(META_ATTRIBUTES, number(rows[-1][0]), db=databases.meta)
     return state
 
 
 def _is_marked(environment: Environment) -> bool:
     with environment.env.begin() as txn:
         return txn.get(META_ATTRIBUTES, db=environment.databases.meta) is not None
-
-
-def _index_some(txn: Any, environment: Environment, state: State) -> State:
-    databases = environment.databases
-    after = int.from_bytes(txn.get(META_ATTRIBUTES, db=databases.meta), "big")
-    rows = _documents_after(txn, databases.documents, after)
-    if not rows:
-        txn.delete(META_ATTRIBUTES, db=databases.meta)
-        return state
-    written = write_changes(txn, databases, AttributeChanges.of(rows), state.next_attribute)
-    state = msgspec.structs.replace(state, next_attribute=written.next_number)
-    txn.put(META_STATE, encode_state(state), db=databases.meta)
-    txn.put(META_ATTRIBUTES, number(rows[-1][0]), db=databases.meta)
-    return state
 
 
 def _documents_after(txn: Any, documents: Any, row: int) -> list[AttributesOfRow]:

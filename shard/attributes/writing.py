@@ -1,7 +1,7 @@
 """Writes the changes of a batch to the attribute index, inside the transaction that writes the batch.
 
-Guarantees: a key is written at most once per batch, in key order; a posting or block without rows does not exist, nor the
-number of a name that no document has; what does not fit the index as it stands is StorageCorrupt.
+Guarantees: a key is written at most once per batch, in key order; a posting or block without rows does not exist, nor
+the number of a name that no document has; what does not fit the index as it stands is StorageCorrupt.
 """
 
 from collections.abc import Iterable, Mapping

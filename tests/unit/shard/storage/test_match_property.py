@@ -177,7 +177,7 @@ def in_batches(items, edges):
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps, cuts, st.lists(filters, min_size=1, max_size=5), st.booleans())
 def test_match_finds_the_documents_that_fulfil_the_filter(history, edges, conditions, reopens):
-    """After every batch the matches are those of the semantics, with the columns that earlier filters left in memory."""
+    """After every batch the matches are those of the semantics, also from columns that earlier filters left in memory."""
     folder = Path(tempfile.mkdtemp())
     replica = Replica(folder)
     try:
