@@ -41,6 +41,7 @@ class Observing:
             Sample(names.SEARCHABLE_SEQ, engine.searchable_seq, labels),
             Sample(names.DOCUMENTS, engine.documents, labels),
             Sample(names.DISK_BYTES, engine.storage.disk_bytes, labels),
+            Sample(names.COLUMN_BYTES, engine.storage.column_bytes, labels),
             Sample(names.APPLIED_AGO, max(0.0, time.monotonic() - engine.progress.applied_at), labels),
             Sample(names.SEARCH_WAITING, engine.searcher.waiting_queries, labels),
             Sample(names.INDEX_BUILDING, engine.indexer.is_building, labels),

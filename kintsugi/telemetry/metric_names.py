@@ -154,6 +154,12 @@ SEARCHABLE_SEQ = _gauge(
 )
 DOCUMENTS = _gauge(On.SHARD, "kintsugi_replica_documents", "documents of a replica", *_REPLICA)
 DISK_BYTES = _gauge(On.SHARD, "kintsugi_replica_disk_bytes", "size of the database file of a replica", *_REPLICA)
+COLUMN_BYTES = _gauge(
+    On.SHARD,
+    "kintsugi_replica_column_bytes",
+    "memory of the number columns that filters have used, bounded per replica",
+    *_REPLICA,
+)
 REPLAY_LAG = _gauge(
     On.SHARD,
     "kintsugi_replay_lag_records",
@@ -194,8 +200,11 @@ INDEX_BUILDING = _gauge(On.SHARD, "kintsugi_index_building", "1 while another ve
 INDEX_BUILDS = _counter(
     On.SHARD,
     "kintsugi_index_builds_total",
-    "index versions that were built: taken into service, or refused because they find less",
+    "index versions that were built: served, refused because they find less, or abandoned because another one is wanted",
     "outcome",
+)
+INDEX_BUILD_SECONDS = _histogram(
+    On.SHARD, "kintsugi_index_build_seconds", "how long an index version was built, with its rests", _LONG_SECONDS
 )
 CHECKPOINT_SEQ = _gauge(
     On.SHARD, "kintsugi_index_checkpoint_seq", "sequence number of the newest checkpoint, 0 for none", *_REPLICA
