@@ -27,6 +27,8 @@ from kintsugi.settings import load_or_exit
 from kintsugi.telemetry import LogEvent, configure_logging, logger
 from kintsugi.telemetry.process import Process, observed
 from kintsugi.version import VERSION
+from shard.build_pace import BuildPace
+from shard.build_turns import BuildTurns
 from shard.folders import Folders
 from shard.host import Host
 from shard.identity import claim, member_id
@@ -60,6 +62,7 @@ class Parts:
     host: Host
     guardian: Guardian
     reports: IndexReports
+    turns: BuildTurns
     observing: Observing
     server: RpcServer
 
@@ -84,8 +87,9 @@ def assemble(settings: ShardSettings, observe: Callable[[StorageEvent], None] = 
     watcher = RegistryWatcher(store, file.load(), file.persist, check_server=functools.partial(check_server, redis))
     peers = Peers(lambda address: ShardStub(channels.get(address)), lambda: watcher.view)
     reports = IndexReports(watcher, member)
+    turns, pace = BuildTurns(watcher, reports, member), BuildPace(settings.build_cpu)
     around = Surroundings(
-        member, settings, redis, keys, store, watcher, LogPositions(redis, keys), peers, reports, observe
+        member, settings, redis, keys, store, watcher, LogPositions(redis, keys), peers, reports, turns, pace, observe
     )
     host = Host(folders, around)
     guardian = Guardian(around, LogRestorer(redis, keys))
@@ -96,7 +100,7 @@ def assemble(settings: ShardSettings, observe: Callable[[StorageEvent], None] = 
     )
     observing = Observing(host, guardian, around.positions)
     return Parts(
-        settings, member, lifecycle, channels, redis, store, watcher, host, guardian, reports, observing, server
+        settings, member, lifecycle, channels, redis, store, watcher, host, guardian, reports, turns, observing, server
     )
 
 
@@ -119,7 +123,13 @@ async def run(parts: Parts, stop: asyncio.Event) -> None:
             forward = [tasks.create_task(work) for work in (enrolment.run(), recall.run(), _serve_when_settled(parts))]
             beneath = [
                 tasks.create_task(work)
-                for work in (parts.watcher.run(stop), parts.guardian.run(), parts.host.run(), parts.reports.run())
+                for work in (
+                    parts.watcher.run(stop),
+                    parts.guardian.run(),
+                    parts.host.run(),
+                    parts.reports.run(),
+                    parts.turns.run(),
+                )
             ]
             await stop.wait()
             await end(forward)

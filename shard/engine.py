@@ -17,7 +17,8 @@ from kintsugi.registry.records import Collection, Model
 from kintsugi.telemetry import metric_names, metrics
 from shard.checkpoint import IndexedModel
 from shard.folders import ReplicaFolder
-from shard.indexer import Indexer, IndexerSettings, OnVersion
+from shard.indexer import Indexer, IndexerSettings
+from shard.rebuilder import Outside, Wanted
 from shard.recall_samples import RecallSamples, samples_per_window
 from shard.searcher import Searcher, SearcherSettings
 from shard.seq_waiters import SeqWaiters
@@ -38,6 +39,11 @@ class Progress:
     applied_at: float = field(default_factory=time.monotonic)
 
 
+def wanted_by(collection: Collection) -> Wanted:
+    """The encoding that a collection asks its replicas for."""
+    return Wanted(collection.encoding, collection.encoding_requests)
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     folder: ReplicaFolder
@@ -47,6 +53,7 @@ class Engine:
     searcher: Searcher
     durable: SeqWaiters
     settings: ShardSettings
+    outside: Outside
     recall: RecallSamples
     progress: Progress = field(default_factory=Progress)
     # Ends long work on the files, which close() would wait for.
@@ -58,7 +65,7 @@ class Engine:
         collection: Collection,
         folder: ReplicaFolder,
         settings: ShardSettings,
-        on_version: OnVersion,
+        outside: Outside,
         observe: Callable[[StorageEvent], None],
     ) -> "Engine":
         """Opens or creates the files; blocks. The index is then on its way, see reached(). `observe` is called after
@@ -74,7 +81,7 @@ class Engine:
         )
         with ExitStack() as undo:
             undo.callback(storage.close)  # LMDB would refuse to open it again in this process
-            engine = cls._around(storage, collection, folder, settings, on_version)
+            engine = cls._around(storage, collection, folder, settings, outside)
             undo.pop_all()
         return engine
 
@@ -85,7 +92,7 @@ class Engine:
         collection: Collection,
         folder: ReplicaFolder,
         settings: ShardSettings,
-        on_version: OnVersion,
+        outside: Outside,
     ) -> "Engine":
         model = collection.model("")
         assert model is not None, "a collection serves one of its models"
@@ -97,9 +104,9 @@ class Engine:
             storage,
             indexed,
             folder.index / str(model.number),
-            wanted=collection.encoding,
+            wanted=wanted_by(collection),
             settings=every,
-            on_version=on_version,
+            outside=outside,
         )
         recall = RecallSamples(samples_per_window(settings.recall_samples_per_minute))
         waiting = SearcherSettings(max_waiting_queries=settings.max_queued_searches)
@@ -108,7 +115,7 @@ class Engine:
         searcher.start()
         durable = SeqWaiters()
         durable.reached(storage.position.seq)
-        return cls(folder, storage, model, indexer, searcher, durable, settings, recall)
+        return cls(folder, storage, model, indexer, searcher, durable, settings, outside, recall)
 
     @property
     def position(self) -> Position:

@@ -80,7 +80,9 @@ class Host:
                 await self._discard(key, deleted=False)
         for key in sorted(placed):
             self._opened_under[key] = incarnation
-            if key not in self._replicas:
+            if key in self._replicas:
+                self._replicas[key].follow(view.collections[key[0]])
+            else:
                 replica = Replica(view.collections[key[0]], key[1], self._folders, self._around)
                 self._replicas[key] = replica
                 self._running[key] = asyncio.create_task(replica.run())

@@ -17,7 +17,7 @@ from kintsugi.registry.rollout import is_alone, why_wait
 from kintsugi.registry.store import Delete
 from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.telemetry import LogEvent, logger
-from shard.indexer import OnVersion
+from shard.rebuilder import OnVersion
 
 RETRY_S = 1.0
 # Retired versions stay listed until so many newer ones are there.

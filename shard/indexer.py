@@ -1,8 +1,8 @@
 """Keeps the index of one model up with the journal.
 
 Outline of the thread: start from the newest checkpoint that fits the storage, else build from all vectors; then over
-and over: apply the next slice of the journal, publish how far the index is, do a step of a running build, start one
-when the policy asks, save a checkpoint when one is due.
+and over: apply the next slice of the journal, publish how far the index is, let the rebuilder do what is due and swap in
+what it has finished, save a checkpoint when one is due.
 
 Invariants:
 1. `searchable` is published only after the serving index holds all records up to it.
@@ -16,39 +16,26 @@ Knows nothing of documents' contents, of the log or of RPC.
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kintsugi import failpoints
-from kintsugi.ann.spec import AUTOMATIC, EncodingSpec
-from kintsugi.ann.vector_index import GraphParameters, Rows
+from kintsugi.ann.vector_index import GraphParameters
 from kintsugi.durable import DISK, Disk
-from kintsugi.metrics import FloatArray
 from kintsugi.position import START, Position
 from kintsugi.registry.index_versions import IndexVersionEvent
 from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
-from shard.build import Build, BuildPlan, Progress
 from shard.checkpoint import Checkpoints, IndexedModel, IndexVersion
 from shard.journal import JournalSlice
-from shard.rebuild_policy import (
-    FULL_PRECISION,
-    DriftWatch,
-    RebuildSettings,
-    fits,
-    may_replace,
-    reason_to_rebuild,
-    resolve,
-)
+from shard.rebuild_policy import RebuildSettings
+from shard.rebuilder import Outside, Rebuilder, Wanted
+from shard.refusals import Refusals
 from shard.seq_waiters import SeqWaiters
 from shard.source import DocumentSource
 from shard.storage_faults import fault_of
 
-OnVersion = Callable[[int, str, IndexVersionEvent], None]
-
 _log = logger("indexer")
-_BUILDS = metrics.counter(metric_names.INDEX_BUILDS)
 _CHECKPOINT_SECONDS = metrics.histogram(metric_names.CHECKPOINT_SECONDS)
 
 
@@ -65,20 +52,8 @@ class IndexerSettings:
     rebuild: RebuildSettings = field(default_factory=RebuildSettings)
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why an encoding that was built did not come to serve. It is not tried again before the indexer has seen `until`
-    changes."""
-
-    reason: str
-    until: int
-
-
 class Indexer:
-    """Follows one replica's journal for one model. `wanted` is the encoding that the collection asks for.
-
-    `on_version(number, encoding, event)` is called from the thread at every event in the life of an index version, for a
-    swap once, of the new one; it must be quick and must not raise."""
+    """Follows one replica's journal for one model. `wanted` is the encoding that the collection asks for."""
 
     def __init__(
         self,
@@ -86,35 +61,33 @@ class Indexer:
         model: IndexedModel,
         folder: Path,
         *,
-        wanted: EncodingSpec = AUTOMATIC,
+        wanted: Wanted | None = None,
         settings: IndexerSettings | None = None,
-        on_version: OnVersion = lambda _number, _encoding, _event: None,
+        outside: Outside | None = None,
         disk: Disk = DISK,
     ) -> None:
         self._source = source
-        self._wanted = wanted
         self.model = model
         self._settings = settings or IndexerSettings()
-        self._on_version = on_version
+        outside = outside or Outside()
+        self._on_version = outside.on_version
         self._checkpoints = Checkpoints(folder, model, self._settings.graph, disk)
+        self._wake = threading.Event()
+        refusals = Refusals(folder, disk)
+        self._rebuilder = Rebuilder(source, model, self._checkpoints, refusals, self._settings, outside, self._wake.set)
+        self._rebuilder.want(wanted or Wanted())
         self._kept_seqs = self._checkpoints.seqs()
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: Future[None] | None = None
         self._saved_position = START
         self._changed_rows = 0
         self._changed_since = 0.0
-        self._changes = 0
-        self._build: Build | None = None
-        self._drift = DriftWatch()
         self._serving: IndexVersion | None = None
         self._waiters = SeqWaiters()
-        self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name=f"indexer-{model.number}", daemon=True)
         self._position = START
         self.failure: Exception | None = None
-        # By encoding; replaced, never changed, since other threads read it.
-        self.refusals: dict[str, Refusal] = {}
 
     @property
     def serving(self) -> IndexVersion | None:
@@ -124,13 +97,12 @@ class Indexer:
     @property
     def is_building(self) -> bool:
         """Whether another version is in the making, or the first one is."""
-        return self._build is not None or self._serving is None
+        return self._rebuilder.build is not None or self._serving is None
 
     @property
-    def progress(self) -> Progress | None:
-        """How far the build under way is; None when there is none."""
-        build = self._build
-        return None if build is None else build.progress
+    def rebuilder(self) -> Rebuilder:
+        """What is built, wanted and refused: see there what may be read from any thread."""
+        return self._rebuilder
 
     @property
     def searchable(self) -> Position:
@@ -154,6 +126,12 @@ class Indexer:
         """Tells that storage has moved on. From any thread."""
         self._wake.set()
 
+    def want(self, wanted: Wanted) -> None:
+        """Tells which encoding the collection asks for now. From any thread."""
+        if wanted != self._rebuilder.wanted:
+            self._rebuilder.want(wanted)
+            self._wake.set()
+
     async def wait_searchable(self, seq: int) -> None:
         """Returns once searches see all records up to `seq`. Raises Unavailable when that will never be."""
         await self._waiters.wait(seq)
@@ -165,6 +143,7 @@ class Indexer:
         if self._thread.is_alive():
             self._thread.join()
         self._saver.shutdown()
+        self._rebuilder.close()
         if self._serving is not None:
             self._serving.index.close()
         self._waiters.fail("the index is closed", "INDEX_CLOSED")
@@ -184,11 +163,19 @@ class Indexer:
     def _turn(self) -> None:
         self._wake.clear()
         followed = self._follow()
-        if self._build is not None:
-            self._step_build(self._build)
-        elif not self._start_rebuild() and not followed:
-            self._wake.wait(self._seconds_to_checkpoint())
+        swapped = self._serving is not None and self._swap(self._rebuilder.work(self._serving))
+        if not followed and not swapped:
+            self._wake.wait(_sooner(self._rebuilder.rest_s, self._seconds_to_checkpoint()))
         self._checkpoint_if_due()
+
+    def _swap(self, new: IndexVersion | None) -> bool:
+        if new is None:
+            return False
+        self._serve(new, self._position, IndexVersionEvent.SWAPPED_IN)
+        # The checkpoints so far are of the old version.
+        self._changed_rows = max(self._changed_rows, self._settings.checkpoint_changes)
+        failpoints.hit("indexer.after_swap")
+        return True
 
     # Opening
 
@@ -216,47 +203,12 @@ class Indexer:
     def _build_first(self) -> None:
         # Taken before the scan: whatever the scan misses is behind it in the journal.
         position = self._source.position
-        if (build := self._first_good_one()) is not None:
-            self._on_version(build.plan.number, build.plan.encoding, IndexVersionEvent.BUILT)
-            _BUILDS.labels("served").inc()
-            self._serve(build.version, position, IndexVersionEvent.SWAPPED_IN)
-
-    def _first_good_one(self) -> Build | None:
-        """Nothing serves that could go on: whatever was asked for, there will be an index. None when the indexer is
-        closed meanwhile."""
-        reason = "no checkpoint fits the storage"
-        vectors = self._source.documents_with_vector(self.model.number)
-        for wanted in (self._wanted, AUTOMATIC):
-            spec = resolve(wanted, vectors, self._settings.rebuild)
-            if spec.name == FULL_PRECISION.name:
-                break
-            if spec.name in self.refusals:
-                continue
-            if (build := self._built(spec, reason)) is None:
-                return None
-            recall = build.recall(build.version)
-            if may_replace(recall, None):
-                return build
-            reason = f"recall of {spec.name} is {recall:.3f}"
-            self._refuse(build, reason)
-        return self._built(FULL_PRECISION, reason)
-
-    def _built(self, spec: EncodingSpec, reason: str) -> Build | None:
-        """Does a whole build; None when the indexer is closed meanwhile."""
-        self._build = build = self._new_build(spec, reason)
-        try:
-            while not build.step():
-                if self._stop.is_set():
-                    return None
-        finally:
-            self._build = None
-        return build
+        if (version := self._rebuilder.build_first(self._stop.is_set)) is not None:
+            self._serve(version, position, IndexVersionEvent.SWAPPED_IN)
 
     def _serve(self, version: IndexVersion, position: Position, event: IndexVersionEvent) -> None:
-        chosen = self._wanted.oversampling if self._wanted.name == version.encoding else 0.0
-        version.index.oversampling = chosen or version.index.encoding.oversampling
+        self._rebuilder.serves(version)
         self._serving = version
-        self._drift = DriftWatch()
         self._on_version(version.number, version.encoding, event)
         self._publish(position)
 
@@ -283,86 +235,14 @@ class Indexer:
         current, gone = vectors[present], rows[~present]
         index.remove(gone)
         index.add(rows[present], current)
-        if self._build is not None:
-            self._apply_to_build(self._build, rows[present], current, gone)
-        self._drift.add(len(current), index.encoding.unfit_fraction(current))
+        self._rebuilder.changed(self._serving, rows[present], current, gone)
         if not self._changed_rows:
             self._changed_since = time.monotonic()
         self._changed_rows += len(rows)
-        self._changes += len(rows)
-        if any(refusal.until <= self._changes for refusal in self.refusals.values()):
-            self.refusals = {name: one for name, one in self.refusals.items() if one.until > self._changes}
 
     def _publish(self, position: Position) -> None:
         self._position = position
         self._waiters.reached(position.seq)
-
-    # Replacing the index
-
-    def _start_rebuild(self) -> bool:
-        if self._serving is None:
-            return False
-        rebuild = reason_to_rebuild(self._serving, self._drift, self._settings.rebuild, self._wanted, self.refusals)
-        if rebuild is None:
-            return False
-        self._build = self._new_build(rebuild.spec, rebuild.reason)
-        return True
-
-    def _new_build(self, spec: EncodingSpec, reason: str) -> Build:
-        vectors = self._source.documents_with_vector(self.model.number)
-        fitted = fits(spec, vectors, self._settings.rebuild)
-        plan = BuildPlan(self._checkpoints.next_number(), spec, reason, fitted=fitted)
-        _log.info(
-            LogEvent.INDEX_BUILD_STARTED,
-            model=self.model.number,
-            number=plan.number,
-            encoding=plan.encoding,
-            reason=reason,
-        )
-        self._on_version(plan.number, plan.encoding, IndexVersionEvent.BEGUN)
-        return Build(self._source, self.model, plan, self._settings.graph, self._checkpoints.code_files)
-
-    def _step_build(self, build: Build) -> None:
-        assert self._serving is not None
-        try:
-            if not build.step():
-                return
-        except OSError as error:
-            # What serves is not harmed when there is no room for another one beside it.
-            self._refuse(build, str(fault_of(error)))
-            return
-        self._build = None
-        new = build.version
-        recall, recall_of_old = build.recall(new), build.recall(self._serving)
-        _log.info(
-            LogEvent.INDEX_BUILT, model=self.model.number, number=new.number, recall=recall, recall_of_old=recall_of_old
-        )
-        if not may_replace(recall, recall_of_old):
-            served = self._serving.encoding
-            self._refuse(build, f"recall of {new.encoding} is {recall:.3f}, that of {served} {recall_of_old:.3f}")
-            return
-        self.refusals = {name: refusal for name, refusal in self.refusals.items() if name != new.encoding}
-        self._on_version(new.number, new.encoding, IndexVersionEvent.BUILT)
-        _BUILDS.labels("served").inc()
-        self._serve(new, self._position, IndexVersionEvent.SWAPPED_IN)
-        # The checkpoints so far are of the old version.
-        self._changed_rows = max(self._changed_rows, self._settings.checkpoint_changes)
-
-    def _apply_to_build(self, build: Build, present: Rows, vectors: FloatArray, gone: Rows) -> None:
-        try:
-            build.apply(present, vectors, gone)
-        except OSError as error:
-            self._refuse(build, str(fault_of(error)))
-
-    def _refuse(self, build: Build, reason: str) -> None:
-        """Goes on without what was built. It is not tried again before the data has changed by its own size."""
-        self._build = None
-        vectors = build.progress.added
-        build.discard()
-        until = self._changes + max(vectors, self._settings.rebuild.rebuild_at)
-        self.refusals = {**self.refusals, build.plan.encoding: Refusal(reason, until)}
-        self._on_version(build.plan.number, build.plan.encoding, IndexVersionEvent.FAILED)
-        _BUILDS.labels("refused").inc()
 
     # Checkpoints
 
@@ -406,3 +286,8 @@ class Indexer:
             self._save()
             assert self._saving is not None
             self._finish_saving(self._saving)
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    """The shorter of two waits, of which None has no end."""
+    return min((wait for wait in (one, other) if wait is not None), default=None)

@@ -17,6 +17,7 @@ from kintsugi.v1 import cluster_pb2, types_pb2
 from shard.attributes.terms import decode_attributes
 from shard.engine import Engine
 from shard.grouping import group_of
+from shard.index_status import index_versions, waits_for
 from shard.reader import Fields, StoredDocument
 from shard.replica import Replica
 from shard.search_call import Grouping, SearchCall
@@ -39,6 +40,7 @@ async def search(
         expected = request.count * engine.model.dimension * 4
         raise InvalidArgument("queries", f"has {len(request.queries)} bytes", f"must have {expected}")
     called = time.perf_counter()
+    engine.outside.pace.searched()
     hits = await engine.searcher.search(
         SearchCall(
             queries.reshape(request.count, engine.model.dimension),
@@ -155,21 +157,9 @@ def status(replica: Replica, waiting: Mapping[tuple[str, int], str]) -> shard_pb
         told.searchable_seq = engine.searchable_seq
         told.documents = engine.documents
         told.disk_bytes = engine.storage.disk_bytes
-        if (serving := engine.indexer.serving) is not None:
-            told.index_versions.add(
-                version=serving.number,
-                model=engine.model.name,
-                encoding=serving.encoding,
-                state="serving",
-                vectors=len(serving.index),
-                checkpoint_seq=engine.indexer.checkpoint_seq,
-            )
-            _tell_recall(told.index_versions[-1], engine)
+        told.message = told.message or waits_for(engine)
+        # Before what serves: who reads that a request is settled must see what it came to.
+        told.settled_encoding_requests = engine.indexer.rebuilder.settled_requests
+        told.index_versions.extend(index_versions(engine))
     recovery = waiting.get((replica.ref.collection_uid, replica.ref.shard), "")
     return shard_pb2.HostedReplica(replica=replica.ref, status=told, recovery=recovery)
-
-
-def _tell_recall(told: cluster_pb2.IndexVersionStatus, engine: Engine) -> None:
-    known = engine.recall.recall
-    if known.index_version == told.version and known.all is not None:
-        told.live_recall, told.live_recall_queries = known.all.recall, known.all.queries

@@ -56,12 +56,13 @@ class Rebuild:
 
 
 FULL_PRECISION = EncodingSpec(EncodingKind.F32)
+_AUTOMATIC_LARGE = EncodingSpec(EncodingKind.I8)
 
 
 def resolve(wanted: EncodingSpec, vectors: int, settings: RebuildSettings) -> EncodingSpec:
     """How an index of so many vectors is encoded where `wanted` is what its collection asks for."""
     if wanted.is_automatic:
-        return EncodingSpec(EncodingKind.I8) if vectors >= settings.calibrate_at else FULL_PRECISION
+        return _AUTOMATIC_LARGE if vectors >= settings.calibrate_at else FULL_PRECISION
     return wanted if vectors >= max(settings.fit_at, wanted.pca) else FULL_PRECISION
 
 
@@ -80,11 +81,11 @@ def reason_to_rebuild(
     """What should replace the serving index; None when nothing should. `refused`: the encodings that came to nothing with
     these vectors already."""
     served, size = serving.index.encoding.spec, len(serving.index)
+    if (due := encoding_due(served, size, settings, wanted, refused)) is not None:
+        return Rebuild(due, f"{due.name} is wanted for {size} vectors, {served.name} serves")
     resolved = resolve(wanted, size, settings)
     if resolved.name in refused:
         resolved = served
-    if resolved.name != served.name and not _is_settled(served, wanted):
-        return Rebuild(resolved, f"{resolved.name} is wanted for {size} vectors, {served.name} serves")
     is_unfitted = serving.index.encoding.fitted is None and fits(served, size, settings)
     if is_unfitted and not refused:
         return Rebuild(resolved, f"{size} vectors are enough for scan codes")
@@ -93,9 +94,14 @@ def reason_to_rebuild(
     return None
 
 
-def _is_settled(served: EncodingSpec, wanted: EncodingSpec) -> bool:
-    """Whether an index that shrank keeps the encoding that it grew into, until it is built anew for another reason."""
-    return served.kind is EncodingKind.I8 if wanted.is_automatic else served.name == wanted.name
+def encoding_due(
+    served: EncodingSpec, vectors: int, settings: RebuildSettings, wanted: EncodingSpec, refused: Collection[str] = ()
+) -> EncodingSpec | None:
+    """The encoding that should take the place of the one that serves; None when that is as wanted, or nothing better is to
+    be had. An index that shrank keeps the encoding that it grew into, until it is built anew for another reason."""
+    resolved = resolve(wanted, vectors, settings)
+    kept = _AUTOMATIC_LARGE if wanted.is_automatic else wanted
+    return None if resolved.name in refused or served.name in (resolved.name, kept.name) else resolved
 
 
 def _wear(serving: IndexVersion, drift: DriftWatch, settings: RebuildSettings) -> str:

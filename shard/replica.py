@@ -21,10 +21,10 @@ from kintsugi.position import Position
 from kintsugi.registry.records import Collection, LogState, Shard
 from kintsugi.telemetry import LogEvent, logger
 from shard.bootstrap import Bootstrap, first_serving_peer
-from shard.engine import Engine
+from shard.engine import Engine, wanted_by
 from shard.folders import Folders
-from shard.indexer import OnVersion
 from shard.membership import Membership
+from shard.rebuilder import Outside
 from shard.replay import Replay
 from shard.standing import Way
 from shard.storage_faults import StorageCorrupt
@@ -150,6 +150,12 @@ class Replica:
         if shard is not None and not shard.survived(position.epoch, position.seq) and shard.epoch > position.epoch:
             raise Aborted(f"write {position.epoch}-{position.seq} of {self._title} was discarded by recovery")
 
+    def follow(self, collection: Collection) -> None:
+        """Takes the collection as the registry has it now."""
+        self.collection = collection
+        if self._engine is not None:
+            self._engine.indexer.want(wanted_by(collection))
+
     # --- The life of the replica --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -186,16 +192,19 @@ class Replica:
             self._enter(ReplicaPhase.OPENING, "")
         if self._engine is None:
             loop = asyncio.get_running_loop()
-            on_version = self._around.index_reports.reporter(self.collection, self.ref.shard, loop)
-            await loop.run_in_executor(self._writer, self._open_files, on_version)
+            outside = Outside(
+                self._around.index_reports.reporter(self.collection, self.ref.shard, loop),
+                self._around.build_turns.turn_of(self.collection, self.ref.shard, loop),
+                self._around.build_pace,
+            )
+            await loop.run_in_executor(self._writer, self._open_files, outside)
+            self.follow(self.collection)  # it may have changed meanwhile
         self._is_corrupt = False
         self._enter(ReplicaPhase.REPLAYING, self.message if self._failures else "")
 
-    def _open_files(self, on_version: OnVersion) -> None:
+    def _open_files(self, outside: Outside) -> None:
         self._folder.prepare()
-        self._engine = Engine.open(
-            self.collection, self._folder, self._around.settings, on_version, self._around.observe
-        )
+        self._engine = Engine.open(self.collection, self._folder, self._around.settings, outside, self._around.observe)
 
     async def _replay_and_serve(self, replay: Replay) -> Way:
         """Runs until the replay ends with a way on, or it or the index fails."""

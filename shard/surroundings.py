@@ -9,6 +9,8 @@ from kintsugi.log.read import LogReader
 from kintsugi.redis_client import RedisClient
 from kintsugi.registry.store import RegistryStore
 from kintsugi.registry.watch import RegistryWatcher
+from shard.build_pace import BuildPace
+from shard.build_turns import BuildTurns
 from shard.index_reports import IndexReports
 from shard.peers import Peers
 from shard.settings import ShardSettings
@@ -26,6 +28,8 @@ class Surroundings:
     positions: LogPositions
     peers: Peers
     index_reports: IndexReports
+    build_turns: BuildTurns
+    build_pace: BuildPace
     # Called after each commit of a replica's database, before anybody hears of it.
     observe: Callable[[StorageEvent], None] = ignore
 

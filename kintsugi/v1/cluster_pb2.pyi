@@ -305,7 +305,9 @@ class ReplicaStatus(_message.Message):
     phase: _builtins.str
     """The state of the replica itself: "opening", "replaying", "serving", "bootstrapping" or "failed"."""
     message: _builtins.str
-    """For people: why it failed, how the bootstrap goes and why there is one, or how far the index is. Empty otherwise."""
+    """For people: why it failed, how the bootstrap goes and why there is one, how far the index is, or what the build of
+    another index version waits for. Empty otherwise.
+    """
     durable_seq: _builtins.int
     """The sequence number up to which it is synced to disk."""
     searchable_seq: _builtins.int

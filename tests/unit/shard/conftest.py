@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kintsugi.ann.spec import EncodingSpec
 from kintsugi.filters.matching import group_value, matches
 from kintsugi.filters.tree import Filter
 from kintsugi.ids import encode
@@ -18,6 +19,7 @@ from kintsugi.log.records import delete, patch, put
 from kintsugi.metrics import Metric, StoredType, scores
 from shard.checkpoint import IndexedModel
 from shard.indexer import Indexer, IndexerSettings
+from shard.rebuilder import Outside, Wanted
 from shard.search_call import SearchCall, ShardHits
 from shard.searcher import Searcher
 from shard.storage import Storage
@@ -105,7 +107,9 @@ class IndexedReplica:
         def record(number, encoding, event):
             self.events.append((number, encoding, str(event)))
 
-        options.setdefault("on_version", record)
+        options.setdefault("outside", Outside(record))
+        if isinstance(wanted := options.get("wanted"), EncodingSpec):
+            options["wanted"] = Wanted(wanted)
         return Indexer(self.storage, self.model, self.folder / "index", settings=settings, **options)
 
     @contextlib.asynccontextmanager

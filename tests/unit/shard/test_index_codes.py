@@ -180,8 +180,8 @@ async def test_a_build_without_room_leaves_what_serves_alone(open_replica, pairs
         replica.put(dict(enumerate(vectors(20_000, seed=3), start=30)))
         with limited_files(2**18):
             await replica.caught_up(indexer)
-            await eventually(lambda: indexer.refusals)
-        assert "storage is full" in indexer.refusals["i8"].reason
+            await eventually(lambda: indexer.rebuilder.refusals)
+        assert "storage is full" in indexer.rebuilder.refusals["i8"].reason
         assert (indexer.failure, indexer.serving.encoding, code_files(replica)) == (None, "f32", [])
         await assert_serves_truth(replica, searcher, pairs_of)
 

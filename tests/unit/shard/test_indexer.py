@@ -99,7 +99,7 @@ async def test_data_that_int8_cannot_tell_apart_stays_in_full_precision(open_rep
         await replica.caught_up(indexer)
         await eventually(lambda: replica.events[-1] == (2, "i8", "failed"))
         assert indexer.serving.encoding == "f32"
-        assert "recall of i8" in indexer.refusals["i8"].reason
+        assert "recall of i8" in indexer.rebuilder.refusals["i8"].reason
         replica.put({1: nearly_alike(1, 2)[0]})
         await replica.caught_up(indexer)
         await assert_serves_truth(replica, searcher, pairs_of)

@@ -22,6 +22,8 @@ from kintsugi.redis_client import connect
 from kintsugi.registry.records import Defaults, EpochStart, LogState, ReplicaState, Shard
 from kintsugi.registry.store import RegistryStore
 from kintsugi.registry.watch import RegistryWatcher
+from shard.build_pace import BuildPace
+from shard.build_turns import BuildTurns
 from shard.index_reports import IndexReports
 from shard.membership import Membership
 from shard.replay import Replay
@@ -82,9 +84,11 @@ class World:
         self.peers, self.database = FakePeers(), Database()
         settings = ShardSettings(data=folder, redis=url)
         reports = IndexReports(self.watcher, ME)
+        turns = BuildTurns(self.watcher, reports, ME)
         around = Surroundings(
-            ME, settings, self.redis, self.keys, self.store, self.watcher, self.positions, self.peers, reports
-        )
+            ME, settings, self.redis, self.keys, self.store, self.watcher, self.positions, self.peers, reports, turns,
+            BuildPace(),
+        )  # fmt: skip
         self.reader = around.reader(UID, 0)
         self.stood_still_s = 0.0
         membership = Membership(self.watcher, ME, UID, 0)
