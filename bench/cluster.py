@@ -39,7 +39,7 @@ class MeasuredCluster:
     def pids(self) -> dict[str, int]:
         return {name: self.local.pid(name) for name in self.local.names()}
 
-    def create(self, name: str, dataset: Dataset) -> None:
+    def create(self, name: str, dataset: Dataset, encoding: str = "auto") -> None:
         with Client(self.address) as client:
             client.create_collection(
                 name,
@@ -47,6 +47,7 @@ class MeasuredCluster:
                 metric=dataset.metric.value,
                 shards=self._shards,
                 replicas=self._replicas,
+                encoding=encoding,
             )
 
     def delete(self, name: str) -> None:

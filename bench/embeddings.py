@@ -54,13 +54,11 @@ def from_file(pair: Pair, folder: Path, k: int, queries: int) -> Embeddings:
             raise ValueError(f"{pair.path.name} has {', '.join(arrays.files)}, must have {', '.join(missing)}")
         vectors = np.asarray(arrays[pair.documents], dtype=np.float32)
         asked = np.asarray(arrays[pair.queries], dtype=np.float32)
-    kept, usable = vectors[vectors.any(axis=1)], asked[asked.any(axis=1)][:queries]
-    left_out = (
-        len(vectors) - len(kept) + len(asked) - len(usable) if len(usable) < queries else len(vectors) - len(kept)
-    )
-    notes = f"{left_out} zero vectors left out" if left_out else ""
+    kept, usable = vectors[vectors.any(axis=1)], asked[asked.any(axis=1)]
+    left_out = len(vectors) - len(kept), len(asked) - len(usable)
+    notes = f"{left_out[0]} vectors and {left_out[1]} queries of zeros left out" if any(left_out) else ""
     name = f"{pair.path.stem} {pair.documents}"
-    return _written(name, Metric.COSINE, (kept, usable), notes, folder, k)
+    return _written(name, Metric.COSINE, (kept, usable[:queries]), notes, folder, k)
 
 
 def generated(spec: DatasetSpec, folder: Path, k: int, seed: int) -> Embeddings:

@@ -53,11 +53,11 @@ class EncodingTrial:
         )
         with tempfile.TemporaryDirectory() as folder, Trial(few, self._trial.spec, Path(folder)) as trial:
             trial.build(lambda _done: None)
-            trial.recalls()
+            trial.recalls(trial.oversampling)
 
-    def recalls(self, oversampling: float) -> npt.NDArray[np.float64]:
-        """Of each query."""
-        return self._trial.recalls(oversampling)
+    def recalls(self, oversampling: float, in_order: bool) -> npt.NDArray[np.float64]:
+        """Of each query; see Trial.answers."""
+        return self._trial.recalls(oversampling, in_order=in_order)
 
     def queries_per_s(self, seconds: float, oversampling: float) -> float:
         return self._trial.queries_per_s(seconds, oversampling)

@@ -21,6 +21,7 @@ from bench.child import Child
 from bench.embeddings import Embeddings, Pair
 from bench.encoding_results import EncodingReport, Row, SetResult, markdown
 from bench.encoding_trial import Built, EncodingTrial
+from bench.origin import Origin, save
 from bench.results import RESULTS
 from bench.statistics import Spread, ratio
 from bench.workloads import DEFAULT_DATASET, SMOKE_DATASET, DatasetSpec
@@ -47,7 +48,7 @@ class Plan:
 
 
 def run(plan: Plan, command: list[str], tell: Tell) -> EncodingReport:
-    report = EncodingReport(command)
+    report = EncodingReport(Origin.of(command))
     with tempfile.TemporaryDirectory(prefix="kintsugi-bench-") as name:
         prepared = embeddings.all_of(plan.pairs, plan.generated, Path(name), plan.k, plan.queries, plan.seed)
         for one in prepared:
@@ -84,10 +85,7 @@ def _row(
     reference: tuple[Child[EncodingTrial], Built] | None,
     spec: EncodingSpec = REFERENCE,
 ) -> Row:
-    recalls = {
-        tried: float(np.mean(child.call(EncodingTrial.recalls, tried)))
-        for tried in sorted({*OVERSAMPLINGS, built.oversampling})
-    }
+    recalls = {f"{tried:g}": float(np.mean(child.call(EncodingTrial.recalls, tried, False))) for tried in OVERSAMPLINGS}
     throughput = Spread(1.0, 1.0, 1.0)
     if reference is not None:
         throughput = _throughput(plan, child, built.oversampling, *reference)
@@ -98,8 +96,8 @@ def _row(
         formula_bytes=built.sizes.memory,
         mapped_bytes=built.sizes.mapped,
         oversampling=built.oversampling,
-        recall=recalls[built.oversampling],
-        recalls={f"{tried:g}": value for tried, value in recalls.items()},
+        recall=float(np.mean(child.call(EncodingTrial.recalls, built.oversampling, True))),
+        recalls=recalls,
         throughput=throughput,
         build_s=built.build_s,
     )
@@ -126,9 +124,10 @@ def _told(row: Row) -> str:
 def main(argv: Sequence[str], tell: Tell) -> int:
     arguments = _parser().parse_args(list(argv))
     plan = plan_of(arguments)
-    report = run(plan, ["python", "-m", "bench", "encodings", *argv], tell)
-    print(markdown(report))
-    print(f"\nwritten to {report.write(arguments.output)}")
+    report = run(plan, ["encodings", *argv], tell)
+    text = markdown(report)
+    print(text)
+    print(f"\nwritten to {save(arguments.output, 'encodings', report.origin, report, text)}")
     return 0
 
 

@@ -4,9 +4,10 @@ from kintsugi import limits
 from kintsugi.ann.spec import EncodingKind, EncodingSpec, problem_of
 
 REFERENCE = EncodingSpec(EncodingKind.F32)
-# Kinds that lose little: a few candidates per hit do, and more of them mostly make up for what the graph loses.
-_FINE = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0)
-_COARSE = (2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0)
+# A search looks at some candidates anyway, so that only more of them make a difference: in fine codes to what the graph
+# loses, in coarse ones to what the codes do.
+_FINE = (20.0, 40.0)
+_COARSE = (20.0, 30.0, 50.0, 100.0)
 _COARSE_KINDS = (EncodingKind.BINARY, EncodingKind.RECURRENT)
 
 
@@ -32,7 +33,9 @@ def _reduced(spec: EncodingSpec) -> bool:
     return bool(spec.prefix or spec.pca)
 
 
-def oversamplings(spec: EncodingSpec, k: int) -> list[float]:
-    """Those that a search for k hits may ask for."""
+def oversamplings(spec: EncodingSpec, own: float, k: int, breadth: int) -> list[float]:
+    """Those worth measuring for k hits: the encoding's own, and those that ask for more candidates than both it and the
+    `breadth` of the graph's search do."""
     tried = _COARSE if spec.kind in _COARSE_KINDS or _reduced(spec) else _FINE
-    return [one for one in tried if one * k <= limits.MAX_CANDIDATES]
+    asked_anyway = max(own * k, breadth)
+    return [own, *(one for one in tried if asked_anyway < one * k <= limits.MAX_CANDIDATES)]

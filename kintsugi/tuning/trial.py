@@ -14,14 +14,14 @@ from typing import Self
 import numpy as np
 
 from kintsugi.ann.encoded_index import EncodedIndex
-from kintsugi.ann.encoding import Encoding
 from kintsugi.ann.fitting import fit
 from kintsugi.ann.footprint import index_bytes
-from kintsugi.ann.scan_codes import ScanCodes
+from kintsugi.ann.settling import first_scored, is_unsettled
 from kintsugi.ann.spec import EncodingSpec
-from kintsugi.ann.vector_index import GraphParameters, VectorIndex
+from kintsugi.ann.vector_index import GraphParameters
+from kintsugi.metrics import scores
 from kintsugi.tuning.ground import Ground, Places
-from kintsugi.tuning.truth import F32Matrix, Scores, best_of
+from kintsugi.tuning.truth import F32Matrix, Scores, best
 
 # What a shard server draws to fit an encoding.
 _FIT_SAMPLE = 10_000
@@ -58,6 +58,11 @@ class Trial:
         """The encoding's own."""
         return self._parts[0].oversampling
 
+    @property
+    def breadth(self) -> int:
+        """How many candidates a search of the graph looks at, however few it is asked for."""
+        return self._parameters.expansion_search
+
     def build(self, advance: Advance) -> float:
         """Fits, encodes and links everything. Returns the seconds; `advance` is called with the vectors done."""
         started = time.perf_counter()
@@ -77,11 +82,7 @@ class Trial:
         chosen = np.random.default_rng(self._seed).permutation(len(vectors))[:_FIT_SAMPLE]
         total = self._ground.shard_vectors
         encoding = fit(self.spec, self._ground.metric, dimension, vectors[chosen], total, self._seed)
-        scan = None if encoding.scan is None else self._scan_codes(number, encoding.scan)
-        return EncodedIndex(VectorIndex(encoding, self._parameters), scan)
-
-    def _scan_codes(self, number: int, encoding: Encoding) -> ScanCodes:
-        return ScanCodes.create(self._folder / f"{self.spec.name}-{number}", encoding, 0)
+        return EncodedIndex.create(encoding, self._parameters, self._folder / f"{self.spec.name}-{number}", 0)
 
     def sizes(self) -> Sizes:
         count = self._ground.shard_vectors
@@ -92,30 +93,45 @@ class Trial:
             mapped=sum(part.mapped_bytes for part in self._parts) / len(self._ground.vectors),
         )
 
-    def answers(self, queries: F32Matrix, oversampling: float | None = None) -> list[Scores]:
-        """The exact scores of the k best that are found for each query."""
-        k = self._ground.k
-        found: list[list[Places]] = [[] for _ in queries]
+    def answers(self, queries: F32Matrix, oversampling: float, *, in_order: bool = True) -> list[Scores]:
+        """The exact scores of the k best that are found for each query. `in_order`: as a search that names no
+        oversampling is answered by a collection that has this one: at least as many candidates as the graph looks at
+        anyway, and as many of them scored as their order calls for. Else as one that names it: all are scored."""
+        k, score = self._ground.k, self._score_in_order if in_order else self._score
+        found: list[list[Scores]] = [[] for _ in queries]
         for places, index in zip(self._ground.parts, self._parts, strict=True):
-            for answer, rows in zip(found, index.candidates(queries, k, oversampling), strict=True):
-                answer.append(places[rows.astype(np.int64)])
-        metric, vectors = self._ground.metric, self._ground.vectors
-        return [
-            best_of(metric, query, vectors, np.concatenate(answer), k)
-            for query, answer in zip(queries, found, strict=True)
-        ]
+            count = index.wanted(k, oversampling)
+            if in_order:
+                count = max(count, self.breadth)
+            candidates = index.candidates(queries, k, oversampling, count=count)
+            for query, answer, rows in zip(queries, found, candidates, strict=True):
+                answer.append(score(query, places[rows.astype(np.int64)]))
+        return [best(np.concatenate(answer), k) for answer in found]
 
-    def recalls(self, oversampling: float | None = None) -> Scores:
+    def _score(self, query: F32Matrix, candidates: Places) -> Scores:
+        return scores(self._ground.metric, query, self._ground.vectors[candidates])
+
+    def _score_in_order(self, query: F32Matrix, candidates: Places) -> Scores:
+        """As many as their order calls for."""
+        k = self._ground.k
+        end = first_scored(k)
+        scored = self._score(query, candidates[:end])
+        while end < len(candidates) and is_unsettled(scored, k):
+            scored = np.concatenate([scored, self._score(query, candidates[end : 2 * end])])
+            end *= 2
+        return scored
+
+    def recalls(self, oversampling: float, *, in_order: bool = True) -> Scores:
         """Of each query."""
         queries = self._ground.queries
         found = [
             answer
             for start in range(0, len(queries), _BATCH)
-            for answer in self.answers(queries[start : start + _BATCH], oversampling)
+            for answer in self.answers(queries[start : start + _BATCH], oversampling, in_order=in_order)
         ]
         return self._ground.truth.recalls(found)
 
-    def queries_per_s(self, seconds: float, oversampling: float | None = None) -> float:
+    def queries_per_s(self, seconds: float, oversampling: float) -> float:
         """Searches for about so long, and at least once through some queries."""
         queries = self._ground.queries
         first, answered, started = 0, 0, time.perf_counter()

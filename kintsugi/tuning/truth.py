@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kintsugi.metrics import FloatArray, Metric, scores
+from kintsugi.metrics import Metric, scores
 
 F32Matrix = npt.NDArray[np.float32]
 IdMatrix = npt.NDArray[np.int64]
@@ -69,7 +69,6 @@ def _nearness(metric: Metric, queries: F32Matrix, block: F32Matrix) -> F32Matrix
     return np.asarray(nearness, dtype=np.float32)
 
 
-def best_of(metric: Metric, query: FloatArray, vectors: F32Matrix, rows: npt.NDArray[np.integer], k: int) -> Scores:
-    """The exact scores of the best k of some rows, as a shard server rescores candidates."""
-    exact = scores(metric, query, vectors[rows])
+def best(exact: Scores, k: int) -> Scores:
+    """The k best of some scores, in no order."""
     return exact if len(exact) <= k else np.partition(exact, len(exact) - k)[-k:]

@@ -78,8 +78,8 @@ def _recalls(ground: Ground, spec: EncodingSpec, folder: Path, seed: int, watch:
 
 
 def _swept(trial: Trial, ground: Ground) -> Recalls:
-    tried = {*oversamplings(trial.spec, ground.k), trial.oversampling}
-    return Recalls(ground.part_vectors, {one: trial.recalls(one) for one in sorted(tried)})
+    tried = oversamplings(trial.spec, trial.oversampling, ground.k, trial.breadth)
+    return Recalls(ground.part_vectors, {one: trial.recalls(one) for one in tried})
 
 
 def _settings(trial: Trial, reference: Trial, ground: Ground, smaller: Recalls | None, build_s: float) -> list[Setting]:
@@ -107,5 +107,8 @@ def _settings(trial: Trial, reference: Trial, ground: Ground, smaller: Recalls |
 
 def _throughput(trial: Trial, reference: Trial, oversampling: float) -> float:
     """Per that of the reference at its own oversampling: the median of rounds of both in turns."""
-    ratios = [trial.queries_per_s(_ROUND_S, oversampling) / reference.queries_per_s(_ROUND_S) for _ in range(_ROUNDS)]
+    ratios = [
+        trial.queries_per_s(_ROUND_S, oversampling) / reference.queries_per_s(_ROUND_S, reference.oversampling)
+        for _ in range(_ROUNDS)
+    ]
     return float(np.median(ratios))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kintsugi.metrics import Metric, scores
-from kintsugi.tuning.truth import best_of, exact_top_k
+from kintsugi.tuning.truth import best, exact_top_k
 
 
 def data(count, seed, dimension=24):
@@ -29,15 +29,16 @@ def test_recall_counts_what_ties_with_the_last_true_neighbour():
     query = vectors[:1]
     truth = exact_top_k(Metric.COSINE, vectors, query, 4)
     assert truth.rows.tolist() == [[0, 1, 2, 3]]
-    others = best_of(Metric.COSINE, query[0], vectors, np.arange(6, 40), 4)
+    others = best(scores(Metric.COSINE, query[0], vectors[6:40]), 4)
     assert truth.recalls([others]).tolist() == [1.0]
     assert truth.recalls([others[:1]]).tolist() == [0.25]
-    far = best_of(Metric.COSINE, query[0], vectors, np.arange(10, 40), 4)
+    far = best(scores(Metric.COSINE, query[0], vectors[10:40]), 4)
     assert truth.recalls([far]).tolist() == [0.0]
 
 
 def test_answers_are_cut_to_the_best():
     """As a shard server cuts its candidates."""
     vectors, query = data(30, 4), data(1, 5)[0]
-    best = best_of(Metric.DOT, query, vectors, np.arange(30), 3)
-    assert sorted(best, reverse=True) == np.sort(scores(Metric.DOT, query, vectors))[::-1][:3].tolist()
+    values = scores(Metric.DOT, query, vectors)
+    assert sorted(best(values, 3), reverse=True) == np.sort(values)[::-1][:3].tolist()
+    assert best(values, 50).tolist() == values.tolist()
