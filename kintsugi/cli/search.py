@@ -8,7 +8,8 @@ import msgspec
 
 from kintsugi.cli import output, query
 from kintsugi.cli.connection import COLLECTION, client_options, connect, json_option
-from kintsugi.limits import DEFAULT_K, MAX_K, MAX_OVERSAMPLING, MIN_OVERSAMPLING
+from kintsugi.filters.tree import Value
+from kintsugi.limits import DEFAULT_K, MAX_GROUP_SIZE, MAX_HITS, MAX_K, MAX_OVERSAMPLING, MIN_OVERSAMPLING
 from kintsugi.sdk.blocking import Client
 from kintsugi.sdk.types import FloatArray, SearchResult
 
@@ -32,6 +33,13 @@ _QUERIES = ("vector", "file", "like", "text")
               help="Candidates per hit before exact rescoring.  [default: the index's]")  # fmt: skip
 @click.option("--min-coverage", type=click.FloatRange(0, 1, min_open=True),
               help="Fraction of shards that must answer.  [default: 1]")  # fmt: skip
+@click.option("--filter", "condition", metavar="EXPRESSION",
+              help="Find only what fulfils it, such as 'year >= 2000 and lang = \"en\"'.")  # fmt: skip
+@click.option("--min-score", type=float, help="Leave out hits below this score.")
+@click.option("--offset", default=0, show_default=True, type=click.IntRange(0, MAX_HITS - 1),
+              help="Skip the best hits; with -k at most 1000 together.")  # fmt: skip
+@click.option("--group-by", metavar="ATTRIBUTE", help="Find the best groups, by this attribute; -k counts groups.")
+@click.option("--group-size", type=click.IntRange(1, MAX_GROUP_SIZE), help="Hits per group.  [default: 1]")
 @click.option("--model", default="", help="The model of the query.  [default: the collection's]")
 @click.option("--attributes/--no-attributes", default=True,
               help="With or without attributes and texts.  [default: with]")  # fmt: skip
@@ -47,6 +55,8 @@ def search(
     kintsugi search books --file queries.npy --row 7 --exact
     kintsugi search books --like 42 --json
     kintsugi search books --text "a whale hunt" --embed "python embed.py"
+    kintsugi search books --like 42 --filter 'year >= 2000 and not exists(draft)'
+    kintsugi search books --like 42 --group-by author --group-size 3
     """  # noqa: D301 -- click's mark for lines that stay as they are
     given = [name for name in _QUERIES if options[name] is not None]
     if len(given) != 1:
@@ -57,13 +67,15 @@ def search(
         vector = _vector(client, collection, options)
         found = client.search(
             collection, vector, k, exact=options["exact"], oversampling=options["oversampling"],
-            min_coverage=options["min_coverage"], model=options["model"],
+            min_coverage=options["min_coverage"], model=options["model"], filter=options["condition"],
+            min_score=options["min_score"], offset=options["offset"],
+            group_by=options["group_by"], group_size=options["group_size"],
             attributes=options["attributes"], text=options["attributes"],
         )  # fmt: skip
     if as_json:
         output.show_json(found)
     else:
-        _show(found)
+        _show(found, options["group_by"])
 
 
 def _vector(client: Client, name: str, options: dict[str, Any]) -> FloatArray:
@@ -77,12 +89,19 @@ def _vector(client: Client, name: str, options: dict[str, Any]) -> FloatArray:
     return query.of_text(options["embed"], options["text"], collection, model)
 
 
-def _show(found: SearchResult) -> None:
-    console, table = output.console(), output.table("score", "id", "attributes", "text")
+def _show(found: SearchResult, group_by: str | None) -> None:
+    """With groups, their value stands beside the first hit of each."""
+    named = [output.plain(group_by)] if group_by is not None else []
+    console, table = output.console(), output.table(*named, "score", "id", "attributes", "text")
+    shown: object = None
     for hit in found:
         attributes = msgspec.json.encode(hit.attributes).decode() if hit.attributes else ""
         text = " ".join((hit.text or "").split())
-        cells = (f"{hit.score:.6f}", repr(hit.id), _clipped(attributes), _clipped(text))
+        cells = [f"{hit.score:.6f}", repr(hit.id), _clipped(attributes), _clipped(text)]
+        if group_by is not None:
+            group = (type(hit.group), hit.group)
+            cells.insert(0, "" if group == shown else _clipped(_group_name(hit.group)))
+            shown = group
         table.add_row(*(output.plain(cell) for cell in cells))
     console.print(table)
     coverage = found.coverage
@@ -92,6 +111,12 @@ def _show(found: SearchResult) -> None:
         failed = [f"shard {failure.shard}: {failure.code}: {failure.message}" for failure in coverage.failures]
         for line in (partly, *failed):
             console.print(output.coloured(line, "yellow"))
+
+
+def _group_name(value: Value | None) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:.0f}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _clipped(text: str) -> str:

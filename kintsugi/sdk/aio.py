@@ -408,7 +408,8 @@ class AsyncClient:
     async def search(
         self, collection: str, vector: npt.ArrayLike, k: int = limits.DEFAULT_K, **options: Unpack[SearchOptions]
     ) -> SearchResult:
-        """The k (1 to 1000) best documents for one query vector of the model's dimension, with the coverage.
+        """The k (1 to 1000) best documents for one query vector of the model's dimension, with the coverage. With group_by:
+        the best documents of the k best groups.
 
         Searches that start together, such as those of one asyncio.gather, share a call.
         Raises Unavailable naming a shard that cannot answer, unless min_coverage allows to leave it out."""
@@ -462,7 +463,8 @@ class AsyncClient:
         response = await self._connection.call(
             lambda stubs, left_s: stubs.search.SearchBatch(request, timeout=left_s), timeout_s
         )
-        return convert.unpack_batch(response, request.options.fields)
+        grouped = request.options.HasField("group_by")
+        return convert.unpack_batch(response, request.options.fields, grouped=grouped)
 
     # --- Cluster ----------------------------------------------------------------------------------------------------
 

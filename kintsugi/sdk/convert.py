@@ -19,6 +19,7 @@ from kintsugi import columns, ids
 from kintsugi.ann import wire as ann_wire
 from kintsugi.ann.spec import EncodingSpec, parse_name
 from kintsugi.errors import InvalidArgument
+from kintsugi.filters.wire import value_of_message
 from kintsugi.ids import DocId
 from kintsugi.sdk.options import Condition
 from kintsugi.sdk.types import (
@@ -337,6 +338,7 @@ def unpack_search(response: search_pb2.SearchResponse, fields: types_pb2.Documen
                 model=hit.model,
                 attributes=_attributes(hit.attributes) if fields.attributes else None,
                 text=hit.text if fields.text else None,
+                group=value_of_message(hit.group) if hit.HasField("group") else None,
             )
             for hit in response.hits
         ),
@@ -344,7 +346,9 @@ def unpack_search(response: search_pb2.SearchResponse, fields: types_pb2.Documen
     )
 
 
-def unpack_batch(response: search_pb2.SearchBatchResponse, fields: types_pb2.DocumentFields) -> BatchResult:
+def unpack_batch(
+    response: search_pb2.SearchBatchResponse, fields: types_pb2.DocumentFields, *, grouped: bool = False
+) -> BatchResult:
     counts = np.asarray(response.counts, dtype=np.int64)
     flat = columns.unpack_ids(response.ids, "ids")
     all_integers = not response.ids.texts
@@ -359,6 +363,7 @@ def unpack_batch(response: search_pb2.SearchBatchResponse, fields: types_pb2.Doc
         coverage=unpack_coverage(response.coverage),
         attributes=_split(map(_attributes, response.attributes), counts) if fields.attributes else None,
         texts=_split(response.texts, counts) if fields.text else None,
+        groups=_split(map(value_of_message, response.groups), counts) if grouped else None,
     )
 
 
@@ -415,19 +420,27 @@ def unsigned(value: object, field: str, *, most: int = 2**32 - 1) -> int:
 
 def bounded(value: object, field: str, most: int) -> int:
     """An integer from 1: 0 would mean "not set" on the wire."""
-    number = unsigned(value, field, most=2**64 - 1)
-    if not 1 <= number <= most:
-        raise InvalidArgument(field, f"is {number}", f"must be 1 to {most}")
-    return number
+    checked = unsigned(value, field, most=2**64 - 1)
+    if not 1 <= checked <= most:
+        raise InvalidArgument(field, f"is {checked}", f"must be 1 to {most}")
+    return checked
 
 
 def fraction(value: object, field: str) -> float:
     """A number that is not 0, which would mean "not set" on the wire."""
+    checked = number(value, field)
+    if checked == 0:
+        raise InvalidArgument(field, "is 0", "must be above 0")
+    return checked
+
+
+def number(value: object, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise InvalidArgument(field, f"is a {type(value).__name__}", "must be a number")
-    if value == 0:
-        raise InvalidArgument(field, "is 0", "must be above 0")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise InvalidArgument(field, "is beyond binary64", "must be finite") from error
 
 
 def _word(words: Mapping[str, Word], name: str, field: str) -> Word:

@@ -153,12 +153,23 @@ class SearchOptions(ReadOptions, total=False):
     exact: compare with every document instead of using the index. Default false.
     oversampling: candidates per hit wanted before exact rescoring, 1 to 100. Default: that of the index's encoding.
     min_coverage: the smallest fraction of shards that must answer, above 0 and at most 1. Default 1.
+    filter: find only documents that fulfil it: a dict, an expression such as "year >= 2000", or a tree of
+        kintsugi.filters. Default: all documents.
+    min_score: return only hits of at least this score. Default: all.
+    offset: the best hits to skip, for pages: offset + k is at most 1000. Default 0.
+    group_by: return the best hits of the k best groups, which are the values of this attribute. Default: no groups.
+    group_size: with group_by: the hits per group, 1 to 100; k x group_size is at most 1000. Default 1.
     attributes, text: return them with the hits. Default false."""
 
     model: str
     exact: bool
     oversampling: float | None
     min_coverage: float | None
+    filter: FilterLike | None
+    min_score: float | None
+    offset: int
+    group_by: str | None
+    group_size: int | None
     attributes: bool
     text: bool
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kintsugi import limits
+from kintsugi.errors import InvalidArgument
 from kintsugi.sdk import convert
 from kintsugi.sdk.convert import Ids, Items
 from kintsugi.sdk.filtering import FilterLike, pack_filter
@@ -108,9 +109,25 @@ def search_options(k: int, options: SearchOptions) -> search_pb2.SearchOptions:
         exact=options.get("exact", False),
         at_least=options.get("at_least", b""),
         fields=fields(options),
+        offset=convert.unsigned(options.get("offset", 0), "offset"),
+        group_by=_group_by(options),
     )
+    if (condition := options.get("filter")) is not None:
+        packed.filter.CopyFrom(pack_filter(condition))
+    if (min_score := options.get("min_score")) is not None:
+        packed.min_score = convert.number(min_score, "min_score")
     if (oversampling := options.get("oversampling")) is not None:
         packed.oversampling = convert.fraction(oversampling, "oversampling")
     if (min_coverage := options.get("min_coverage")) is not None:
         packed.min_coverage = convert.fraction(min_coverage, "min_coverage")
     return packed
+
+
+def _group_by(options: SearchOptions) -> search_pb2.GroupBy | None:
+    attribute, size = options.get("group_by"), options.get("group_size")
+    if attribute is None:
+        if size is not None:
+            raise InvalidArgument("group_size", f"is {size}", "must be left out without group_by")
+        return None
+    checked = 1 if size is None else convert.bounded(size, "group_size", limits.MAX_GROUP_SIZE)
+    return search_pb2.GroupBy(attribute=convert.pack_text(attribute, "group_by"), size=checked)

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from kintsugi.filters.tree import Value
 from kintsugi.ids import DocId
 
 Attributes: TypeAlias = Mapping[str, Any]
@@ -105,7 +106,8 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One document found. `attributes` and `text` are None unless asked for; a document without text has ''."""
+    """One document found. `attributes` and `text` are None unless asked for; a document without text has ''. `group`: the
+    value it is grouped by, None without group_by."""
 
     id: DocId
     score: float
@@ -113,11 +115,13 @@ class Hit:
     model: str
     attributes: Attributes | None = None
     text: str | None = None
+    group: Value | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The answer to one query: at most k hits, best first, equal scores in the order of ids."""
+    """The answer to one query: at most k hits, best first, equal scores in the order of ids. With group_by: the hits of at
+    most k groups, one group after the other from the best, each with its hits best first."""
 
     hits: tuple[Hit, ...]
     coverage: Coverage
@@ -136,7 +140,7 @@ class BatchResult:
     `counts` (n, int64): the hits of each query. Cells from counts[i] on are padding: id 0 or None, score NaN, version 0.
     `ids` (n x width): uint64 when all ids are integers, else objects (int or str).
     `scores` (n x width): float64. `versions` (n x width): uint64.
-    `attributes`, `texts`: per query a tuple of one entry per hit, or None unless asked for.
+    `attributes`, `texts`, `groups`: per query a tuple of one entry per hit, or None unless asked for.
     """
 
     counts: npt.NDArray[np.int64]
@@ -147,6 +151,7 @@ class BatchResult:
     coverage: Coverage
     attributes: tuple[tuple[Attributes, ...], ...] | None = None
     texts: tuple[tuple[str, ...], ...] | None = None
+    groups: tuple[tuple[Value, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -161,6 +166,7 @@ class BatchResult:
                 model=self.model,
                 attributes=self.attributes[query][place] if self.attributes is not None else None,
                 text=self.texts[query][place] if self.texts is not None else None,
+                group=self.groups[query][place] if self.groups is not None else None,
             )
             for place in range(self.counts[query])
         )

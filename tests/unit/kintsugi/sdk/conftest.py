@@ -27,11 +27,14 @@ from kintsugi.v1 import (
     collections_pb2_grpc,
     documents_pb2,
     documents_pb2_grpc,
+    filters_pb2,
     search_pb2,
     search_pb2_grpc,
     types_pb2,
 )
 
+# The group of every hit of a grouped search.
+GROUP = filters_pb2.AttributeValue(text="blue")
 COVERAGE = types_pb2.Coverage(shards_total=2, shards_answered=2, documents_total=7, documents_covered=7)
 
 
@@ -204,6 +207,7 @@ class _Search(search_pb2_grpc.SearchServicer):
                 model="m",
                 attributes=document.attributes if request.options.fields.attributes else "",
                 text=document.text if request.options.fields.text else "",
+                group=GROUP if request.options.HasField("group_by") else None,
             )
             for score, document in self.fake.ranked(query, request.options.k or 10)
         ]
@@ -226,6 +230,7 @@ class _Search(search_pb2_grpc.SearchServicer):
             texts=[document.text for _, document in flat] if request.options.fields.text else [],
             model="m",
             coverage=COVERAGE,
+            groups=[GROUP] * len(flat) if request.options.HasField("group_by") else [],
         )
 
 

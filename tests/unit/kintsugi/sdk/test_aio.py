@@ -16,6 +16,8 @@ from kintsugi import (
     Unavailable,
 )
 from kintsugi.ann.spec import EncodingKind, EncodingSpec
+from kintsugi.filters.tree import Equals, Range
+from kintsugi.filters.wire import from_message
 from kintsugi.sdk.connection import Clock
 
 
@@ -124,6 +126,70 @@ async def test_searches_that_start_together_share_a_call(client, fake):
     answers = await asyncio.gather(*(client.search("docs", np.eye(5, 8)[i], 1) for i in range(4)))
     assert [answer.hits[0].id for answer in answers] == [0, 1, 2, 3]
     assert (len(fake.requests["Search"]), len(fake.requests["SearchBatch"])) == (0, 1)
+
+
+async def test_searches_with_different_options_share_no_call(client, fake):
+    """Equal filters travel together, however they are written; others do not."""
+    await _fill(client)
+    query = np.eye(5, 8)[1]
+    await asyncio.gather(
+        client.search("docs", query, 1, filter={"lang": "en"}),
+        client.search("docs", query, 1, filter="lang = 'en'"),
+        client.search("docs", query, 1, filter={"lang": "de"}),
+        client.search("docs", query, 1, min_score=0),
+        client.search("docs", query, 1, offset=1),
+        client.search("docs", query, 1, group_by="lang"),
+    )
+    assert (len(fake.requests["Search"]), len(fake.requests["SearchBatch"])) == (4, 1)
+    (shared,) = fake.requests["SearchBatch"]
+    assert from_message(shared.options.filter) == Equals("lang", "en")
+
+
+async def test_a_search_carries_filter_bounds_and_groups(client, fake):
+    """Everything that narrows a search is in the request; what is left out is not set."""
+    await _fill(client)
+    narrow = {"filter": "year >= 2000", "min_score": -0.5, "group_by": "author.name", "group_size": 3}
+    await client.search("docs", np.eye(5, 8)[1], 4, **narrow)
+    await client.search("docs", np.eye(5, 8)[1], 4, offset=7)
+    first, second = (request.options for request in fake.requests["Search"])
+    assert from_message(first.filter) == Range("year", at_least=2000)
+    assert (first.min_score, first.group_by.attribute, first.group_by.size, first.offset) == (-0.5, "author.name", 3, 0)
+    assert (second.HasField("filter"), second.HasField("min_score"), second.HasField("group_by")) == (False,) * 3
+    assert second.offset == 7
+
+
+async def test_hits_of_a_grouped_search_tell_their_group(client):
+    """Alone and in a batch; without group_by there is none."""
+    await _fill(client)
+    queries = np.eye(5, 8)[[4, 1]]
+    alone = await client.search("docs", queries[0], 2, group_by="colour")
+    batch = await client.search_batch("docs", queries, 2, group_by="colour")
+    assert [hit.group for hit in alone] == ["blue", "blue"]
+    assert batch.groups == (("blue", "blue"), ("blue", "blue"))
+    assert batch.hits(1)[0].group == "blue"
+    plain = await client.search_batch("docs", queries, 2)
+    assert (plain.groups, plain.hits(0)[0].group) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"filter": "year >="}, "filter ends at character 8"),
+        ({"filter": {"year": None}}, "filter.year is None"),
+        ({"min_score": "high"}, "min_score is a str, must be a number"),
+        ({"min_score": 10**400}, "min_score is beyond binary64, must be finite"),
+        ({"offset": -1}, "offset is -1, must be 0 to"),
+        ({"group_size": 2}, "group_size is 2, must be left out without group_by"),
+        ({"group_by": "a", "group_size": 0}, "group_size is 0, must be 1 to 100"),
+        ({"group_by": 5}, "group_by is a int, must be a string"),
+    ],
+)
+async def test_an_option_that_the_wire_cannot_carry_is_refused(client, fake, options, message):
+    """Before anything is sent, with the name of the keyword."""
+    with pytest.raises(InvalidArgument) as refused:
+        await client.search("docs", np.eye(5, 8)[1], 1, **options)
+    assert refused.value.message.startswith(message)
+    assert not fake.requests["Search"]
 
 
 async def test_a_bad_query_does_not_fail_its_company(client):
