@@ -29,6 +29,8 @@ from kintsugi.telemetry import metric_names as names
 
 DATASET = DatasetSpec("generated-100k-384", 100_000, 384)
 QUEUE = "queue"
+# In the order of a search; a stage that is not known here comes last.
+_ORDER = (QUEUE, "filter", "index", "scan", "rescore", "columns")
 
 Tell = Callable[[str], None]
 Seconds = dict[str, float]
@@ -108,7 +110,8 @@ def _measure(measured: MeasuredCluster, dataset: Dataset, plan: Plan, callers: i
 
 def broken_down(callers: int, windows: Sequence[tuple[Seconds, float]]) -> Breakdown:
     """From the seconds by stage, and the queries, of each window."""
-    found = sorted({stage for spent, _ in windows for stage in spent})
+    spent_at_all = {stage for spent, _ in windows for stage, seconds in spent.items() if seconds}
+    found = sorted(spent_at_all, key=lambda stage: (_ORDER.index(stage) if stage in _ORDER else len(_ORDER), stage))
     worked = [sum(seconds for stage, seconds in spent.items() if stage != QUEUE) for spent, _ in windows]
     return Breakdown(
         callers=callers,
