@@ -32,6 +32,7 @@ def check(path: Path) -> None:
 
 def draw(tuning: Tuning, path: Path) -> None:
     # Not pyplot: it would look for a display.
+    from matplotlib import rc_context  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(10, 6), layout="constrained")
@@ -47,7 +48,9 @@ def draw(tuning: Tuning, path: Path) -> None:
     if tuning.need.memory_bytes is not None:
         axes.axvline(tuning.need.memory_bytes, color=_INK, lw=0.8, ls="--", label="memory given")
     _dress(axes, tuning)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    # Without a salt of ours, an SVG is another one each time.
+    with rc_context({"svg.hashsalt": tuning.subject.collection}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _points(axes: "Axes", settings: Sequence[Setting]) -> None:
