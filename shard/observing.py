@@ -58,6 +58,8 @@ class Observing:
                 Sample(names.INDEX_VERSION, serving.number, (*labels, serving.encoding)),
                 Sample(names.INDEX_VECTORS, len(serving.index), labels),
                 Sample(names.INDEX_TOMBSTONES, serving.index.tombstones, labels),
+                Sample(names.INDEX_MEMORY_BYTES, serving.index.memory_bytes, labels),
+                Sample(names.INDEX_MAPPED_BYTES, serving.index.mapped_bytes, labels),
                 *_of_recall(engine.recall.recall, serving, labels),
             ]
         return found

@@ -193,6 +193,15 @@ INDEX_VECTORS = _gauge(On.SHARD, "kintsugi_index_vectors", "vectors in the servi
 INDEX_TOMBSTONES = _gauge(
     On.SHARD, "kintsugi_index_tombstones", "slots of removed vectors in the serving index", *_REPLICA
 )
+INDEX_MEMORY_BYTES = _gauge(
+    On.SHARD, "kintsugi_index_memory_bytes", "memory of the graph and the codes of the serving index", *_REPLICA
+)
+INDEX_MAPPED_BYTES = _gauge(
+    On.SHARD,
+    "kintsugi_index_mapped_bytes",
+    "disk of the memory-mapped codes of the serving index, which the kernel may drop from memory",
+    *_REPLICA,
+)
 INDEX_VERSION = _gauge(
     On.SHARD, "kintsugi_index_version", "number of the serving index version, by its encoding", *_REPLICA, "encoding"
 )
