@@ -20,7 +20,7 @@ from coordinator.operations import Level, Operation, Write
 from coordinator.reads import Read, Reads, token_of
 from coordinator.views import Views
 from coordinator.writes import Writes
-from kintsugi import columns, failpoints, ids, limits
+from kintsugi import columns, failpoints, ids, limits, tokens
 from kintsugi.errors import InvalidArgument, KintsugiError, Unavailable
 from kintsugi.filters.wire import from_message
 from kintsugi.internal.v1 import shard_pb2
@@ -127,6 +127,9 @@ class DeleteByFilter:
         """A token of every write that is in the logs now, and of the given one's."""
         view, collection = await self._views.collection(name, deadline)
         shards = view.shards_of(collection)
+        if given is not None:
+            for shard in shards:
+                tokens.required(given, collection, shard, "at_least")
         heads = await asyncio.gather(*(self._head(collection.uid, shard.shard) for shard in shards))
         positions = [(shard.shard, _position(shard, head)) for shard, head in zip(shards, heads, strict=True)]
         token = Token.of(collection.uid, [(shard, position) for shard, position in positions if position.seq])

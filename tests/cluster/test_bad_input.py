@@ -60,12 +60,15 @@ class Wire:
         self._channel = grpc.insecure_channel(address, options=unlimited)
         self._stubs = {name: stub(self._channel) for name, (_, stub) in SERVICES.items()}
 
-    def call(self, rpc: str, request: Message) -> Message:
+    def call(self, rpc: str, request: Message) -> Message | list[Message]:
+        """The answer; of an rpc that streams them, all."""
         service, method = rpc.split(".")
         send = getattr(self._stubs[service], method)
         if METHODS[rpc].client_streaming:
             (answer,) = send(iter([request]), timeout=TIMEOUT_S)
             return answer
+        if METHODS[rpc].server_streaming:
+            return list(send(request, timeout=TIMEOUT_S))
         return send(request, timeout=TIMEOUT_S)
 
     def send_bytes(self, rpc: str, data: bytes) -> None:
@@ -74,6 +77,8 @@ class Wire:
         path = f"/kintsugi.v1.{service}/{method}"
         if METHODS[rpc].client_streaming:
             list(self._channel.stream_stream(path)(iter([data]), timeout=TIMEOUT_S))
+        elif METHODS[rpc].server_streaming:
+            list(self._channel.unary_stream(path)(data, timeout=TIMEOUT_S))
         else:
             self._channel.unary_unary(path)(data, timeout=TIMEOUT_S)
 
@@ -182,12 +187,16 @@ def test_a_bulk_call_is_refused_when_a_later_chunk_differs(wire: Wire, world: Wo
 # --- What is no message -----------------------------------------------------------------------------------------------
 
 
-def fields_of(message: type | object, prefix: str = "") -> Iterator[tuple[str, FieldDescriptor]]:
-    """The path and descriptor of every field of a message type, nested ones included."""
+def fields_of(
+    message: type | object, prefix: str = "", around: tuple[object, ...] = ()
+) -> Iterator[tuple[str, FieldDescriptor]]:
+    """The path and descriptor of every field of a message type, nested ones included; of a type in itself only the field
+    that holds it."""
+    around = (*around, message)
     for field in message.fields:
         yield prefix + field.name, field
-        if field.message_type is not None:
-            yield from fields_of(field.message_type, f"{prefix}{field.name}.")
+        if field.message_type is not None and field.message_type not in around:
+            yield from fields_of(field.message_type, f"{prefix}{field.name}.", around)
 
 
 def request_fields() -> list[tuple[str, str, FieldDescriptor]]:

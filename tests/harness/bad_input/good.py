@@ -4,7 +4,7 @@ import struct
 
 from google.protobuf.message import Message
 
-from kintsugi.v1 import cluster_pb2, collections_pb2, documents_pb2, search_pb2, types_pb2
+from kintsugi.v1 import cluster_pb2, collections_pb2, documents_pb2, filters_pb2, search_pb2, types_pb2
 
 DIMENSION = 4
 GOOD = "good"
@@ -52,6 +52,7 @@ def upsert(first: int = 1000, count: int = 2, collection: str = GOOD) -> documen
 
 def request_for(rpc: str) -> Message:
     ids = [integer(0), text("a")]
+    nothing = filters_pb2.Filter(exists=filters_pb2.Exists(attribute="nothing has this"))
     vector = search_pb2.QueryVector(data=floats(1, 2, 3, 4))
     good: dict[str, Message] = {
         "Collections.Create": collections_pb2.CreateCollectionRequest(spec=spec("new")),
@@ -64,6 +65,7 @@ def request_for(rpc: str) -> Message:
         "Documents.Upsert": upsert(),
         "Documents.BulkUpsert": documents_pb2.BulkUpsertRequest(chunk=0, upsert=upsert()),
         "Documents.Delete": documents_pb2.DeleteRequest(collection=GOOD, ids=ids),
+        "Documents.DeleteByFilter": documents_pb2.DeleteByFilterRequest(collection=GOOD, filter=nothing),
         "Documents.Get": documents_pb2.GetRequest(collection=GOOD, ids=ids),
         "Documents.Count": documents_pb2.CountRequest(collection=GOOD),
         "Documents.Scroll": documents_pb2.ScrollRequest(collection=GOOD),
@@ -72,6 +74,7 @@ def request_for(rpc: str) -> Message:
             collection=GOOD, vectors=[types_pb2.ModelVectors(block=block(2))]
         ),
         "Cluster.GetStatus": cluster_pb2.GetStatusRequest(),
+        "Cluster.Verify": cluster_pb2.VerifyRequest(collection=GOOD, queries=1),
         "Cluster.AcceptLoss": cluster_pb2.AcceptLossRequest(collection=GOOD, shard=0),
     }
     return good[rpc]

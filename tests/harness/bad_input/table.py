@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from harness.bad_input.case import EXISTS, NOT_FOUND, PRECONDITION, Bad, bad
+from harness.bad_input.filters import cannot_be_bad, filter_rows, narrowing
 from harness.bad_input.good import block, documents, floats, integer, model
 from kintsugi.v1 import collections_pb2, documents_pb2, search_pb2, types_pb2
 
@@ -141,6 +142,7 @@ def search_options(rpc: str) -> list[Bad]:
         *(bad(rpc, least, f"{value}", value, least, f"{value:g}", "at most 1") for value in (-0.5, 1.5, NAN, -INF)),
         *token(rpc, "options.at_least"),
         bad(rpc, "options.fields.vectors", "true", True, "options.fields.vectors", "is true", "must be false"),
+        *narrowing(rpc),
     ]
 
 
@@ -333,6 +335,22 @@ def delete() -> list[Bad]:
     ]
 
 
+def delete_by_filter() -> list[Bad]:
+    rpc, level, copies = "Documents.DeleteByFilter", "acknowledgement", "durable_replicas"
+    return [
+        *collection_name(rpc, "collection"),
+        bad(rpc, "filter", "not set", None, "filter", "no condition", "exactly one"),
+        *filter_rows(rpc, "filter"),
+        bad(rpc, "limit", "too many", 100_001, "limit", "100001", "1 to 100000"),
+        bad(rpc, "limit", "huge", MOST, "limit", str(MOST), "1 to 100000"),
+        bad(rpc, level, "logged", LOGGED, level, "is LOGGED", "DURABLE or above"),
+        bad(rpc, level, "unknown", 9, level, "is 9", "LOGGED, DURABLE or SEARCHABLE"),
+        bad(rpc, copies, "too many", 9, copies, "is 9", "1 to 8"),
+        bad(rpc, copies, "huge", MOST, copies, str(MOST), "1 to 8"),
+        *token(rpc, "at_least"),
+    ]
+
+
 def reads() -> list[Bad]:
     get, count, scroll = "Documents.Get", "Documents.Count", "Documents.Scroll"
     page = "page_token"
@@ -343,6 +361,7 @@ def reads() -> list[Bad]:
         *token(get, "at_least"),
         *collection_name(count, "collection"),
         *token(count, "at_least"),
+        *filter_rows(count, "filter"),
         *collection_name(scroll, "collection"),
         bad(scroll, page, "garbage", b"garbage", page, "not a page token"),
         bad(scroll, page, "one byte", b"\x01", page, "not a page token"),
@@ -398,8 +417,13 @@ def search_batch() -> list[Bad]:
 
 
 def cluster() -> list[Bad]:
-    rpc = "Cluster.AcceptLoss"
+    rpc, verify = "Cluster.AcceptLoss", "Cluster.Verify"
     return [
+        *collection_name(verify, "collection"),
+        bad(verify, "queries", "too many", 1001, "queries", "1001", "1 to 1000"),
+        bad(verify, "queries", "huge", MOST, "queries", str(MOST), "1 to 1000"),
+        bad(verify, "k", "too many", 101, "k", "101", "1 to 100"),
+        bad(verify, "k", "huge", MOST, "k", str(MOST), "1 to 100"),
         *strict_name(rpc, "collection"),
         bad(rpc, "collection", "unknown", "nobody", "collection", "nobody", code=NOT_FOUND),
         bad(rpc, "shard", "unknown", 2, "shard", "is 2", "has 2 shards", code=NOT_FOUND),
@@ -417,6 +441,7 @@ def all_rows() -> list[Bad]:
         *upsert(),
         *bulk_upsert(),
         *delete(),
+        *delete_by_filter(),
         *reads(),
         *search(),
         *search_batch(),
@@ -446,5 +471,9 @@ CANNOT_BE_BAD = {
             "options.fields.text": _FLAG,
         }.items()
     },
+    **cannot_be_bad("Documents.Count", "filter"),
+    **cannot_be_bad("Documents.DeleteByFilter", "filter"),
+    **cannot_be_bad("Search.Search", "options.filter"),
+    **cannot_be_bad("Search.SearchBatch", "options.filter"),
     "Cluster.GetStatus collection": "a filter: a name that nobody has matches nothing, and the call never fails",
 }
