@@ -35,8 +35,6 @@ from shard.storage_faults import StorageCorrupt
 
 Mask = npt.NDArray[np.bool_]
 
-_VECTOR_KEY_DTYPE = np.dtype([("model", ">u2"), ("row", ">u8")])
-
 
 @dataclass(frozen=True, slots=True)
 class Fields:
@@ -140,18 +138,14 @@ class Reader:
 
     def vectors(self, model: int, rows: Rows) -> tuple[Mask, FloatArray]:
         """Which rows have a vector of the model, and a line per row asked for: zeros where there is none."""
-        dimension = self._dimensions[model]
-        keys = np.empty(len(rows), dtype=_VECTOR_KEY_DTYPE)
-        keys["model"] = model
-        keys["row"] = rows
-        packed = keys.tobytes()
-        get, database, width = self._txn.get, self._databases.vectors, _VECTOR_KEY_DTYPE.itemsize
-        values = [get(packed[at : at + width], None, database) for at in range(0, len(packed), width)]
+        prefix, packed = model_prefix(model), rows.astype(">u8").tobytes()
+        get, database = self._txn.get, self._databases.vectors
+        values = [get(prefix + packed[at : at + ROW_BYTES], None, database) for at in range(0, len(packed), ROW_BYTES)]
         absent = [at for at, value in enumerate(values) if value is None]
         present = np.ones(len(values), dtype=np.bool_)
         if absent:
             present[absent] = False
-            zeros = bytes(dimension * self._dtype.itemsize)
+            zeros = bytes(self._dimensions[model] * self._dtype.itemsize)
             values = [zeros if value is None else value for value in values]
         return present, self._matrix(values, model)
 
@@ -171,12 +165,16 @@ class Reader:
 
     def hits(self, rows: Rows, fields: Fields = NOTHING) -> HitColumns:
         get, database = self._txn.get, self._databases.documents
-        values = [(row, get(row.to_bytes(ROW_BYTES, "big"), None, database)) for row in rows.tolist()]
-        found = [(row, value) for row, value in values if value is not None]
-        names = [document_name(value) for _, value in found]
-        contents = [document_content(value) for _, value in found] if fields.attributes or fields.text else []
+        packed = rows.astype(">u8").tobytes()
+        values = [get(packed[at : at + ROW_BYTES], None, database) for at in range(0, len(packed), ROW_BYTES)]
+        absent = [at for at, value in enumerate(values) if value is None]
+        if absent:
+            rows = np.delete(rows, absent)
+            values = [value for value in values if value is not None]
+        names = [document_name(value) for value in values]
+        contents = [document_content(value) for value in values] if fields.attributes or fields.text else []
         return HitColumns(
-            rows=np.array([row for row, _ in found], dtype=np.uint64),
+            rows=rows,
             ids=[name for name, _ in names],
             versions=np.array([version for _, version in names], dtype=np.uint64),
             attributes=[str(attributes, "utf-8") for attributes, _ in contents] if fields.attributes else [],

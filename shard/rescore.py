@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kintsugi.ann.settling import first_scored, is_unsettled
 from kintsugi.ann.vector_index import Rows
 from kintsugi.metrics import FloatArray, Metric, scores
 from shard.reader import HitColumns
@@ -20,8 +21,7 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Rows with their exact scores. As a result, in no order: the best k of a query, and whatever ties with the last of
-    them."""
+    """Rows with their exact scores, in no order: the best k of a query, and whatever ties with the last of them."""
 
     rows: Rows
     scores: Scores
@@ -47,7 +47,7 @@ def best(rows: Rows, values: Scores, k: int) -> Scored:
     """Keeps the k best, and all that score as the k-th: which of those are hits is for their ids to decide."""
     if len(rows) <= k:
         return Scored(rows, values)
-    places = _best_places(values, k)
+    places = np.flatnonzero(values >= np.partition(values, len(values) - k)[len(values) - k])
     return Scored(rows[places], values[places])
 
 
@@ -64,25 +64,16 @@ def rescore(
 def rescore_in_order(
     source: VectorSource, model: int, metric: Metric, queries: FloatArray, candidates: Sequence[Rows], k: int
 ) -> list[Scored]:
-    """Scores candidates that come in the order of their supposed scores, as many as it takes.
-
-    Some are scored, then twice as many, for as long as one of the best k, or of the best ten, is in the last third, and after
-    that in the second half. How far the order can be trusted is thus seen from itself: if it told nothing, ten hits would
-    leave out the last third of the first eighteen once in 600 times, and a half of more even more seldom."""
-    telling = max(k, _TELLING)
-    first = ceil(_FIRST_PER_HIT * telling)
+    """Scores candidates that come in the order of their supposed scores, until it is settled which are the best k."""
     scored: list[Scored] = []
     for query, ordered in zip(queries, candidates, strict=True):
-        rows, values = _score(source, model, metric, query, ordered[:first])
-        places = _best_places(values, telling)
-        end, trusted = first, 2 * len(rows) // 3
-        while end < len(ordered) and (len(rows) <= telling or places[-1] >= trusted):
+        end = first_scored(k)
+        rows, values = _score(source, model, metric, query, ordered[:end])
+        while end < len(ordered) and is_unsettled(values, k):
             more = _score(source, model, metric, query, ordered[end : 2 * end])
             rows, values = np.concatenate([rows, more[0]]), np.concatenate([values, more[1]])
-            places = _best_places(values, telling)
-            end, trusted = 2 * end, len(rows) // 2
-        rows, values = rows[places], values[places]
-        scored.append(Scored(rows, values) if k == telling else best(rows, values, k))
+            end *= 2
+        scored.append(best(rows, values, k))
     return scored
 
 
@@ -94,13 +85,6 @@ def _score(source: VectorSource, model: int, metric: Metric, query: FloatArray, 
     if not present.all():
         rows, stored = rows[present], stored[present]
     return rows, scores(metric, query, stored)
-
-
-def _best_places(values: Scores, k: int) -> npt.NDArray[np.intp]:
-    """The places, ascending, of the k best and of all that score as the k-th."""
-    if len(values) <= k:
-        return np.arange(len(values))
-    return np.flatnonzero(values >= np.partition(values, len(values) - k)[len(values) - k])
 
 
 def rows_of(scored: Sequence[Scored]) -> Rows:

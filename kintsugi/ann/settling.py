@@ -1,8 +1,8 @@
 """How many candidates are scored exactly, when they come in the order of their supposed scores. Pure.
 
-Some are scored, then twice as many, for as long as one of the best k, or of the best ten, is in the second half. How far
-that order can be trusted is thus seen from itself: if it told nothing, ten hits would all be in the first half once in a
-thousand times.
+Some are scored, then twice as many, for as long as the best of them lie too far down in that order. How far it can be trusted
+is thus seen from itself. If it told nothing, the ten best of the first twenty would all be among the first twelve once in 2800
+times; of more, the fifteen best would be in the first half even more seldom.
 """
 
 from math import ceil
@@ -12,7 +12,10 @@ import numpy.typing as npt
 
 # Of fewer hits, the places tell too little about the order of all candidates.
 _TELLING = 10
-_FIRST_PER_HIT = 2.5
+_FIRST_PER_HIT = 2
+# Where the hits must lie: at first, and once the order has turned out to be vague.
+_FIRST_PART, _LATER_PART = 0.6, 0.5
+_LATER_HITS = 1.5
 
 
 def telling(k: int) -> int:
@@ -22,13 +25,15 @@ def telling(k: int) -> int:
 
 def first_scored(k: int) -> int:
     """How many candidates are scored before their order is judged."""
-    return ceil(_FIRST_PER_HIT * telling(k))
+    return _FIRST_PER_HIT * telling(k)
 
 
 def is_unsettled(scores: npt.NDArray[np.float64], k: int) -> bool:
-    """Whether one of the telling hits is in the second half of what was scored, in the order of supposed scores."""
-    count, hits = len(scores), telling(k)
+    """Whether hits lie too far down in what was scored, given in the order of supposed scores."""
+    count, hits, part = len(scores), telling(k), _FIRST_PART
+    if count > first_scored(k):
+        hits, part = ceil(_LATER_HITS * hits), _LATER_PART
     if count <= hits:
         return True
     least = np.partition(scores, count - hits)[count - hits]
-    return bool(scores[-(count // 2) :].max() >= least)
+    return bool(scores[int(part * count) :].max() >= least)
