@@ -14,7 +14,6 @@ from kintsugi.cli.connection import COLLECTION, Encoding, client_options, connec
 from kintsugi.cli.encode import tell_rollout, wait_for_rollout
 from kintsugi.cli.exit_codes import EXIT_DONE, EXIT_FAILED
 from kintsugi.sdk import progress
-from kintsugi.sdk.blocking import Client
 from kintsugi.tuning.front import Setting
 from kintsugi.tuning.result import Tuning
 from kintsugi.tuning.sizes import parse_bytes, show_bytes
@@ -89,20 +88,24 @@ def tune(
         tuning = run.tune(client, name, run.Wanted(**options), _reading, _measuring)
         if plot_path is not None:
             plot.draw(tuning, plot_path)
-        if as_json:
-            output.show_json(tuning.as_json())
-        else:
-            _show(tuning, tuning.settings if everything else tuning.front)
         chosen = tuning.advice.chosen
-        if chosen is None:
-            output.complain("no setting fits", tuning.sentence)
-            return EXIT_FAILED
-        if apply_it:
-            return _apply(client, name, chosen)
-    if not as_json:
+        if not as_json:
+            _show(tuning, tuning.settings if everything else tuning.front)
+        rollout = None
+        if chosen is not None and apply_it:
+            client.encode_collection(name, chosen.encoding, chosen.oversampling)
+            rollout = wait_for_rollout(client, name)
+    if as_json:
+        output.show_json({**tuning.as_json(), "rollout": rollout})
+    elif rollout is not None:
+        return tell_rollout(rollout)
+    elif chosen is not None:
         click.echo(f"to roll it out: kintsugi collection encode {name} --encoding {chosen.encoding.name} "
                    f"--oversampling {chosen.oversampling:g}")  # fmt: skip
-    return EXIT_DONE
+    if chosen is None:
+        output.complain("nothing fits", tuning.sentence)
+    refused = rollout is not None and bool(rollout.refused)
+    return EXIT_FAILED if chosen is None or refused else EXIT_DONE
 
 
 def _reading(total: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -150,8 +153,3 @@ def _show(tuning: Tuning, settings: list[Setting]) -> None:
         click.echo("recalls are extrapolated to the whole collection; a larger --sample narrows what they are at worst")
     if tuning.advice.chosen is not None:
         click.echo(tuning.sentence)
-
-
-def _apply(client: Client, name: str, chosen: Setting) -> int:
-    client.encode_collection(name, chosen.encoding, chosen.oversampling)
-    return tell_rollout(wait_for_rollout(client, name))

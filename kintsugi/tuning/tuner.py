@@ -11,7 +11,8 @@ Equal inputs and seeds give equal recalls; times are those of this machine.
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,8 @@ REDUCED_SHARE = 0.25
 
 _ROUNDS = 3
 _ROUND_S = 0.15
+
+_TERMINATED = "Operation has been terminated"
 
 # Told what is being done, and how many of all the vectors that are to be indexed are.
 Watch = Callable[[str, int], None]
@@ -58,7 +61,7 @@ def measure(ground: Ground, specs: Sequence[EncodingSpec], seed: int, watch: Wat
         raise ValueError("the first encoding must be f32: the others are compared with it")
     reduced = None if ground.is_whole else ground.reduced(REDUCED_SHARE)
     settings: list[Setting] = []
-    with tempfile.TemporaryDirectory(prefix="kintsugi-tune-") as name:
+    with interruptible(), tempfile.TemporaryDirectory(prefix="kintsugi-tune-") as name:
         folder = Path(name)
         smaller = [None if reduced is None else _recalls(reduced, spec, folder, seed, watch) for spec in specs]
         with Trial(ground, REFERENCE, folder, seed) as reference:
@@ -69,6 +72,17 @@ def measure(ground: Ground, specs: Sequence[EncodingSpec], seed: int, watch: Wat
                     seconds = trial.build(partial(watch, spec.name))
                     settings += _settings(trial, reference, ground, small, seconds)
     return settings
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C that ends a call of usearch comes out of it as an error of usearch's."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _TERMINATED in str(error):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _recalls(ground: Ground, spec: EncodingSpec, folder: Path, seed: int, watch: Watch) -> Recalls:

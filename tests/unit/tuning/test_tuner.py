@@ -115,3 +115,11 @@ def test_oversamplings_are_those_that_make_a_difference():
     assert grid.oversamplings(parse_name("binary"), 25.0, 10, 128) == [25.0, 30.0, 50.0, 100.0]
     assert grid.oversamplings(parse_name("binary"), 25.0, 1000, 128) == [25.0]
     assert grid.oversamplings(EncodingSpec(EncodingKind.I8, pca=16), 3.0, 1, 128) == [3.0]
+
+
+def test_an_interrupt_within_usearch_is_one_outside_of_it():
+    """usearch makes an error of its own of it; other errors stay what they are."""
+    with pytest.raises(KeyboardInterrupt), tuner.interruptible():
+        raise RuntimeError("Operation has been terminated")
+    with pytest.raises(RuntimeError, match="full"), tuner.interruptible():
+        raise RuntimeError("the disk is full")
