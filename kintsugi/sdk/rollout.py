@@ -84,14 +84,14 @@ def _progress(collection: CollectionStatus, shard: int, replica: ReplicaStatus) 
         step = Step.UNKNOWN
     elif settled and collection.encoding in (encoding, AUTOMATIC.name):
         step = Step.SERVING
+    elif building is not None and (not settled or building.encoding == collection.encoding):
+        step, reason = Step.BUILDING, building.reason
+        vectors, wanted = building.vectors, building.vectors_wanted
     elif settled:
         reason = _why_refused(replica, collection.encoding)
         step = Step.REFUSED if reason else Step.TOO_SMALL
-    elif building is not None:
-        step, reason = Step.BUILDING, building.reason
-        vectors, wanted = building.vectors, building.vectors_wanted
     else:
-        step = Step.WAITING
+        step, reason = Step.WAITING, replica.message
     return ReplicaProgress(shard, replica.member, step, encoding, vectors, wanted, reason)
 
 

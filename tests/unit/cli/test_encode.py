@@ -34,6 +34,7 @@ def seen(*replicas, encoding="binary"):
         (SERVES, "binary", Step.SERVING),
         (REFUSES, "binary", Step.REFUSED),
         (replica("s0", index_versions=(OLD,), settled_encoding_requests=3), "binary", Step.TOO_SMALL),
+        (replica("s0", index_versions=(OLD, BUILDING), settled_encoding_requests=3), "binary", Step.BUILDING),
         # What was refused or built for an earlier request says nothing of this one.
         (replica("s0", index_versions=(OLD, REFUSED), settled_encoding_requests=2), "binary", Step.WAITING),
         (replica("s0", index_versions=(NEW,), settled_encoding_requests=2), "binary", Step.WAITING),
