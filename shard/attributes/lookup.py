@@ -39,6 +39,9 @@ from shard.environment import Databases
 
 Mask = npt.NDArray[np.bool_]
 
+# A look into the bitmap takes as long as listing so many of its rows.
+_ROWS_PER_LOOKUP = 60
+
 
 class Matches:
     """The rows of the documents that fulfil a filter, as they were after the record `seq`."""
@@ -59,6 +62,8 @@ class Matches:
 
     def contains(self, rows: Rows) -> Mask:
         """Which of some rows, in any order, are among them."""
+        if self._rows is None and len(rows) * _ROWS_PER_LOOKUP < len(self):
+            return np.fromiter(map(self._bitmap.__contains__, rows.tolist()), np.bool_, len(rows))
         own = self.rows()
         if not len(own):
             return np.zeros(len(rows), dtype=np.bool_)
