@@ -88,7 +88,9 @@ class RecallCheck:
             async with asyncio.timeout(_FOLLOW_S):
                 await self._indexer.wait_searchable(seq)
         except TimeoutError as error:
-            raise Unavailable(f"the index did not follow to {seq} within {_FOLLOW_S:g} s") from error
+            raise Unavailable(
+                f"the index did not follow to {seq} within {_FOLLOW_S:g} s", reason="NOT_FOLLOWED"
+            ) from error
 
     async def _search(self, probe: Probe) -> tuple[FloatArray, int]:
         """The scores of the hits, best first, and the index version that answered."""

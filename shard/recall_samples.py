@@ -59,14 +59,16 @@ class VersionRecall:
 
 
 class RecallSamples:
-    """`capacity`: the most samples of a window, 0 for none."""
+    """`capacity`: the most samples of a window, 0 for none.
+
+    A reservoir that skips: once it is full, only the number of the next query to be taken is drawn (Li's algorithm L), so
+    that most searches cost a comparison."""
 
     def __init__(self, capacity: int, draw: np.random.Generator | None = None) -> None:
         self._capacity = capacity
         self._draw = draw or np.random.default_rng()
         self._lock = threading.Lock()
-        self._window: list[Probe] = []
-        self._seen = 0
+        self._begin_window()
         # Replaced whole: metrics and status read it from other threads.
         self.recall = VersionRecall(0)
 
@@ -75,17 +77,18 @@ class RecallSamples:
         if not self._capacity or not call.is_live or call.group is not None:
             return
         with self._lock:
-            for query in call.queries:
-                place = self._place()
-                if place is not None:
-                    # A copy, so that a sample does not hold the message that it came in.
-                    probe = Probe(query.copy(), call.k, call.oversampling, call.filter, call.min_score)
-                    self._window[place : place + 1] = [probe]
+            first = self._seen
+            self._seen += len(call.queries)
+            while self._next < self._seen:
+                # A copy, so that a sample does not hold the message that it came in.
+                query = call.queries[self._next - first].copy()
+                self._keep(Probe(query, call.k, call.oversampling, call.filter, call.min_score))
 
     def take(self) -> list[Probe]:
         """The samples of the window that ends now."""
         with self._lock:
-            taken, self._window, self._seen = self._window, [], 0
+            taken = self._window
+            self._begin_window()
         return taken
 
     def note(self, checked: Iterable[tuple[Probe, Found]]) -> int:
@@ -106,13 +109,23 @@ class RecallSamples:
             noted += 1
         return noted
 
-    def _place(self) -> int | None:
-        """Where the next query goes in the window: every query seen has the same chance to be there in the end."""
-        self._seen += 1
+    def _begin_window(self) -> None:
+        self._window: list[Probe] = []
+        self._seen = self._next = 0
+        self._threshold = 1.0
+
+    def _keep(self, probe: Probe) -> None:
+        """Takes the query number `_next`, and decides which is the next one."""
         if len(self._window) < self._capacity:
-            return len(self._window)
-        place = int(self._draw.random() * self._seen)
-        return place if place < self._capacity else None
+            self._window.append(probe)
+        else:
+            self._window[int(self._draw.integers(self._capacity))] = probe
+        if len(self._window) < self._capacity:
+            self._next += 1
+            return
+        self._threshold *= math.exp(-self._draw.standard_exponential() / self._capacity)
+        threshold = min(max(self._threshold, 1e-300), 1 - 1e-12)
+        self._next += 1 + int(self._draw.standard_exponential() / -math.log1p(-threshold))
 
 
 def _after(known: LiveRecall | None, recall: float) -> LiveRecall:
