@@ -74,9 +74,7 @@ class IndexCandidates:
             if self.are_in_order:
                 # The graph looks at as many anyway; how many of them are scored is found out.
                 count = max(count, self._breadth)
-            found = self._index.candidates(queries, hits, self._oversampling, count=count)
-            self._clock.lap(Stage.INDEX)
-            return found
+            return self._graph(queries, hits, count, self._searched(len(queries), hits, len(self._index)), None)
         found = [_NO_ROWS for _ in queries]
         if not len(matches):
             return found
@@ -95,10 +93,7 @@ class IndexCandidates:
         while step.way is Way.GRAPH:
             masked = _Masked(matches)
             self._clock.lap(Stage.FILTER)
-            worked = time.thread_time()
-            given = self._index.candidates(queries[places], hits, self._oversampling, count=step.count, allowed=masked)
-            self._costs.learn_graph(searched, step.count, time.thread_time() - worked)
-            self._clock.lap(Stage.INDEX)
+            given = self._graph(queries[places], hits, step.count, searched, masked)
             for place, rows in zip(places, given, strict=True):
                 found[place] = rows if self.are_in_order else rows[: searched.wanted]
             short = [at for at, count in enumerate(masked.fulfilling) if count < searched.sufficient]
@@ -110,6 +105,15 @@ class IndexCandidates:
             seen, fulfilling = ([counts[at] for at in short] for counts in (masked.seen, masked.fulfilling))
             step = next_step(searched, self._costs, step.count, seen, fulfilling)
         return places
+
+    def _graph(
+        self, queries: FloatArray, hits: int, count: int, searched: Filtered, allowed: "_Masked | None"
+    ) -> list[Rows]:
+        worked = time.thread_time()
+        found = self._index.candidates(queries, hits, self._oversampling, count=count, allowed=allowed)
+        self._costs.learn_graph(searched, count, time.thread_time() - worked)
+        self._clock.lap(Stage.INDEX)
+        return found
 
     def _scan(self, queries: FloatArray, hits: int, matches: Matches) -> list[Rows]:
         """Compares with all the matches: by their codes, or by the stored vectors where there are no codes."""

@@ -65,12 +65,12 @@ class BatchSearch:
         give them. That it cannot is known at once with a filter, or with groups."""
         if call.filter is not None or call.group is not None:
             return None
-        index = serving.index
-        count = index.wanted(call.k, call.oversampling)
-        while count < min(len(index), MAX_CANDIDATES) and not is_late():
-            count = min(4 * count, MAX_CANDIDATES)
+        index, enough = serving.index, min(len(serving.index), MAX_CANDIDATES)
+        oversampling = call.oversampling or index.oversampling
+        while index.wanted(call.k, oversampling) < enough and not is_late():
+            oversampling *= 4
             search_times.WIDENED.inc()
-            wider = replace(call, oversampling=count / call.k)
+            wider = replace(call, oversampling=oversampling)
             answers = self.search(serving, call.queries, wider, started, is_late)
             if not answers.short.any():
                 return answers
