@@ -17,7 +17,9 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 PROTOS = Path(__file__).resolve().parent.parent / "protos"
-PUBLIC = ("search", "documents", "collections", "cluster", "types")
+PUBLIC = ("search", "documents", "collections", "cluster", "filters", "types")
+# What files without a service are about.
+HEADINGS = {"filters": "Filters", "types": "Shared messages"}
 PACKAGE = "kintsugi.v1"
 
 # Numbers of fields in descriptor.proto: how source locations name what they are about.
@@ -41,7 +43,7 @@ def grpc_page() -> str:
         comments = {tuple(place.path): place.leading_comments for place in file.source_code_info.location}
         parts += [_service(file, comments, (SERVICES, n)) for n in range(len(file.service))]
         if not file.service:
-            parts.append("## Shared messages\n")
+            parts.append(f"## {HEADINGS[Path(file.name).stem]}\n")
         parts += [_message(comments, (MESSAGES, n), message) for n, message in enumerate(file.message_type)]
         parts += [_enum(comments, (ENUMS, n), enum) for n, enum in enumerate(file.enum_type)]
     return "\n".join(parts)

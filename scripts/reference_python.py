@@ -10,10 +10,11 @@ from functools import cache
 
 import kintsugi
 from kintsugi import ids
-from kintsugi.sdk import aio, blocking, convert, options, status, types, verifying
+from kintsugi.filters import dicts, tree
+from kintsugi.sdk import aio, blocking, convert, filtering, options, status, types, verifying
 
 VALUE_MODULES = (types, status, verifying)
-ALIAS_MODULES = (ids, convert, options, types)
+ALIAS_MODULES = (ids, convert, options, types, filtering, dicts, tree)
 OPTION = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
 SAME_AS = re.compile(r"^as in (\w+)\.$")
 
@@ -31,7 +32,16 @@ the whole call with its retries. [errors](../errors.md) says what calls raise an
 
 
 def python_page() -> str:
-    parts = [INTRODUCTION, "## The clients\n", *_clients(), "## Values\n", *_values(), "## Errors\n", *_errors()]
+    parts = [
+        INTRODUCTION,
+        "## The clients\n",
+        *_clients(),
+        "## Values\n",
+        *_values(),
+        *_filters(),
+        "## Errors\n",
+        *_errors(),
+    ]
     return "\n".join(parts)
 
 
@@ -186,6 +196,22 @@ def _value(node: ast.ClassDef) -> Iterator[str]:
         yield _code("\n".join(fields))
     if members:
         yield "\n".join(members) + "\n"
+
+
+def _filters() -> Iterator[str]:
+    yield "## Filters\n\nThe parts of a filter as a tree, from `kintsugi.filters.tree`. Most people write"
+    yield "[a dict or an expression](../filters.md).\n\n| class | true when |\n|---|---|"
+    for node in ast.parse(inspect.getsource(tree)).body:
+        if isinstance(node, ast.ClassDef):
+            # Fields that nobody gives are no parameters.
+            fields = [
+                ast.unparse(part).replace('"', "")
+                for part in node.body
+                if isinstance(part, ast.AnnAssign) and "init=False" not in ast.unparse(part)
+            ]
+            shown = f"{node.name}({', '.join(fields)})".replace("'", "")
+            yield f"| `{_cell(shown)}` | {_cell(ast.get_docstring(node) or '')} |"
+    yield ""
 
 
 def _errors() -> Iterator[str]:
