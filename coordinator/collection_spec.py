@@ -79,6 +79,7 @@ def to_message(collection: Collection) -> collections_pb2.Collection:
         ),
         uid=collection.uid,
         serving_model=collection.serving_model,
+        encoding_requests=collection.encoding_requests,
     )
     message.created_at.FromMicroseconds(collection.created_at_us)
     return message

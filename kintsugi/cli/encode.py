@@ -16,6 +16,7 @@ from kintsugi.cli.exit_codes import EXIT_DONE, EXIT_FAILED
 from kintsugi.errors import DeadlineExceeded, NotFound
 from kintsugi.sdk.blocking import Client
 from kintsugi.sdk.rollout import ReplicaProgress, Rollout, Step, rollout
+from kintsugi.sdk.types import Collection
 
 _LOOK_EVERY_S = 0.5
 _RECORDED = "the change is recorded and goes on"
@@ -67,15 +68,16 @@ def encode(
     kintsugi collection encode books --encoding binary --oversampling 20 --no-wait
     """  # noqa: D301 -- click's mark for lines that stay as they are
     with connect(addresses, timeout_s) as client:
-        client.encode_collection(name, **wanted)
-        found = wait_for_rollout(client, name, within_s) if wait else _look(client, name)
+        asked = client.encode_collection(name, **wanted)
+        found = wait_for_rollout(client, asked, within_s) if wait else _look(client, asked)
     return tell_rollout(found, as_json=as_json)
 
 
-def wait_for_rollout(client: Client, name: str, within_s: float | None = None) -> Rollout:
-    """Draws a progress bar per replica until each serves what is wanted or has refused it."""
+def wait_for_rollout(client: Client, asked: Collection, within_s: float | None = None) -> Rollout:
+    """Draws a progress bar per replica until each serves what was asked for or has refused it. `asked`: the answer to
+    encode_collection."""
     with _bars() as show:
-        return follow(lambda: _look(client, name), show, within_s)
+        return follow(lambda: _look(client, asked), show, within_s)
 
 
 def follow(
@@ -99,10 +101,10 @@ def follow(
         sleep(_LOOK_EVERY_S)
 
 
-def _look(client: Client, name: str) -> Rollout:
-    found = rollout(client.status(name), name)
+def _look(client: Client, asked: Collection) -> Rollout:
+    found = rollout(client.status(asked.name), asked.name, asked.encoding_requests)
     if found is None:
-        raise NotFound(f"there is no collection {name} any more", reason="COLLECTION_NOT_FOUND")
+        raise NotFound(f"there is no collection {asked.name} any more", reason="COLLECTION_NOT_FOUND")
     return found
 
 

@@ -93,8 +93,8 @@ def tune(
             _show(tuning, tuning.settings if everything else tuning.front)
         rollout = None
         if chosen is not None and apply_it:
-            client.encode_collection(name, chosen.encoding, chosen.oversampling)
-            rollout = wait_for_rollout(client, name)
+            asked = client.encode_collection(name, chosen.encoding, chosen.oversampling)
+            rollout = wait_for_rollout(client, asked)
     if as_json:
         output.show_json({**tuning.as_json(), "rollout": rollout})
     elif rollout is not None:

@@ -138,6 +138,7 @@ def unpack_collection(message: collections_pb2.Collection) -> Collection:
         created_at=_time(message.created_at),
         encoding=encoding.name if encoding is not None else "unknown",
         oversampling=encoding.oversampling if encoding is not None else 0.0,
+        encoding_requests=message.encoding_requests,
     )
 
 

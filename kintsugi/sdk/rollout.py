@@ -1,7 +1,7 @@
 """How far the replicas of a collection are with the encoding that is wanted, told by a status. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from kintsugi.ann.spec import AUTOMATIC
@@ -61,10 +61,14 @@ class Rollout:
         return tuple(replica for replica in self.replicas if replica.step is Step.REFUSED)
 
 
-def rollout(status: ClusterStatus, collection: str) -> Rollout | None:
-    """None when the status knows no such collection."""
+def rollout(status: ClusterStatus, collection: str, requests: int = 0) -> Rollout | None:
+    """None when the status knows no such collection. `requests`: how often an encoding was asked for, if the caller knows
+    it better than the coordinator that was asked for the status, as may be just after it changed."""
     found = next((one for one in status.collections if one.name == collection), None)
-    return None if found is None else Rollout(found.name, found.encoding, tuple(_replicas(found)))
+    if found is None:
+        return None
+    known = replace(found, encoding_requests=max(requests, found.encoding_requests))
+    return Rollout(known.name, known.encoding, tuple(_replicas(known)))
 
 
 def _replicas(collection: CollectionStatus) -> Iterator[ReplicaProgress]:

@@ -56,7 +56,7 @@ class Model:
 class Collection:
     """A collection as it stands. `serving_model` is meant by requests that name no model. `encoding` is how vectors are
     held in memory, such as "i8", "binary", "recurrent-2" or "i8+pca-96", "auto" for Kintsugi's choice; `oversampling` its
-    searches' candidates per hit, 0 for the encoding's own."""
+    searches' candidates per hit, 0 for the encoding's own; `encoding_requests` how often an encoding was asked for."""
 
     name: str
     uid: str
@@ -69,6 +69,7 @@ class Collection:
     created_at: datetime
     encoding: str = "auto"
     oversampling: float = 0.0
+    encoding_requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,41 +26,41 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from kintsugi.v1 import types_pb2 as kintsugi_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkintsugi/v1/collections.proto\x12\x0bkintsugi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17kintsugi/v1/types.proto\"t\n\x08\x45ncoding\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.kintsugi.v1.EncodingKind\x12\x0c\n\x04\x62its\x18\x02 \x01(\r\x12\x0e\n\x06prefix\x18\x03 \x01(\r\x12\x0b\n\x03pca\x18\x04 \x01(\r\x12\x14\n\x0coversampling\x18\x05 \x01(\x02\"\xe9\x01\n\x0e\x43ollectionSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06shards\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12#\n\x06metric\x18\x04 \x01(\x0e\x32\x13.kintsugi.v1.Metric\x12\"\n\x06models\x18\x05 \x03(\x0b\x32\x12.kintsugi.v1.Model\x12\x35\n\x13stored_element_type\x18\x06 \x01(\x0e\x32\x18.kintsugi.v1.ElementType\x12\'\n\x08\x65ncoding\x18\x07 \x01(\x0b\x32\x15.kintsugi.v1.Encoding\"\x8b\x01\n\nCollection\x12)\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.kintsugi.v1.CollectionSpec\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rserving_model\x18\x04 \x01(\t\"D\n\x17\x43reateCollectionRequest\x12)\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.kintsugi.v1.CollectionSpec\"G\n\x18\x43reateCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.kintsugi.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x15GetCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.kintsugi.v1.Collection\"\x18\n\x16ListCollectionsRequest\"G\n\x17ListCollectionsResponse\x12,\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x17.kintsugi.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"P\n\x17\x45ncodeCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x08\x65ncoding\x18\x02 \x01(\x0b\x32\x15.kintsugi.v1.Encoding\"G\n\x18\x45ncodeCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.kintsugi.v1.Collection*\xd8\x01\n\x0c\x45ncodingKind\x12\x1d\n\x19\x45NCODING_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NCODING_KIND_F32\x10\x01\x12\x15\n\x11\x45NCODING_KIND_F16\x10\x02\x12\x16\n\x12\x45NCODING_KIND_BF16\x10\x03\x12\x16\n\x12\x45NCODING_KIND_E4M3\x10\x04\x12\x14\n\x10\x45NCODING_KIND_I8\x10\x05\x12\x18\n\x14\x45NCODING_KIND_BINARY\x10\x06\x12\x1b\n\x17\x45NCODING_KIND_RECURRENT\x10\x07\x32\xb3\x03\n\x0b\x43ollections\x12U\n\x06\x43reate\x12$.kintsugi.v1.CreateCollectionRequest\x1a%.kintsugi.v1.CreateCollectionResponse\x12L\n\x03Get\x12!.kintsugi.v1.GetCollectionRequest\x1a\".kintsugi.v1.GetCollectionResponse\x12Q\n\x04List\x12#.kintsugi.v1.ListCollectionsRequest\x1a$.kintsugi.v1.ListCollectionsResponse\x12U\n\x06\x44\x65lete\x12$.kintsugi.v1.DeleteCollectionRequest\x1a%.kintsugi.v1.DeleteCollectionResponse\x12U\n\x06\x45ncode\x12$.kintsugi.v1.EncodeCollectionRequest\x1a%.kintsugi.v1.EncodeCollectionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkintsugi/v1/collections.proto\x12\x0bkintsugi.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17kintsugi/v1/types.proto\"t\n\x08\x45ncoding\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.kintsugi.v1.EncodingKind\x12\x0c\n\x04\x62its\x18\x02 \x01(\r\x12\x0e\n\x06prefix\x18\x03 \x01(\r\x12\x0b\n\x03pca\x18\x04 \x01(\r\x12\x14\n\x0coversampling\x18\x05 \x01(\x02\"\xe9\x01\n\x0e\x43ollectionSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06shards\x18\x02 \x01(\r\x12\x10\n\x08replicas\x18\x03 \x01(\r\x12#\n\x06metric\x18\x04 \x01(\x0e\x32\x13.kintsugi.v1.Metric\x12\"\n\x06models\x18\x05 \x03(\x0b\x32\x12.kintsugi.v1.Model\x12\x35\n\x13stored_element_type\x18\x06 \x01(\x0e\x32\x18.kintsugi.v1.ElementType\x12\'\n\x08\x65ncoding\x18\x07 \x01(\x0b\x32\x15.kintsugi.v1.Encoding\"\xa6\x01\n\nCollection\x12)\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.kintsugi.v1.CollectionSpec\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rserving_model\x18\x04 \x01(\t\x12\x19\n\x11\x65ncoding_requests\x18\x05 \x01(\r\"D\n\x17\x43reateCollectionRequest\x12)\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.kintsugi.v1.CollectionSpec\"G\n\x18\x43reateCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.kintsugi.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x15GetCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.kintsugi.v1.Collection\"\x18\n\x16ListCollectionsRequest\"G\n\x17ListCollectionsResponse\x12,\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x17.kintsugi.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"P\n\x17\x45ncodeCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x08\x65ncoding\x18\x02 \x01(\x0b\x32\x15.kintsugi.v1.Encoding\"G\n\x18\x45ncodeCollectionResponse\x12+\n\ncollection\x18\x01 \x01(\x0b\x32\x17.kintsugi.v1.Collection*\xd8\x01\n\x0c\x45ncodingKind\x12\x1d\n\x19\x45NCODING_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45NCODING_KIND_F32\x10\x01\x12\x15\n\x11\x45NCODING_KIND_F16\x10\x02\x12\x16\n\x12\x45NCODING_KIND_BF16\x10\x03\x12\x16\n\x12\x45NCODING_KIND_E4M3\x10\x04\x12\x14\n\x10\x45NCODING_KIND_I8\x10\x05\x12\x18\n\x14\x45NCODING_KIND_BINARY\x10\x06\x12\x1b\n\x17\x45NCODING_KIND_RECURRENT\x10\x07\x32\xb3\x03\n\x0b\x43ollections\x12U\n\x06\x43reate\x12$.kintsugi.v1.CreateCollectionRequest\x1a%.kintsugi.v1.CreateCollectionResponse\x12L\n\x03Get\x12!.kintsugi.v1.GetCollectionRequest\x1a\".kintsugi.v1.GetCollectionResponse\x12Q\n\x04List\x12#.kintsugi.v1.ListCollectionsRequest\x1a$.kintsugi.v1.ListCollectionsResponse\x12U\n\x06\x44\x65lete\x12$.kintsugi.v1.DeleteCollectionRequest\x1a%.kintsugi.v1.DeleteCollectionResponse\x12U\n\x06\x45ncode\x12$.kintsugi.v1.EncodeCollectionRequest\x1a%.kintsugi.v1.EncodeCollectionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kintsugi.v1.collections_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENCODINGKIND']._serialized_start=1175
-  _globals['_ENCODINGKIND']._serialized_end=1391
+  _globals['_ENCODINGKIND']._serialized_start=1202
+  _globals['_ENCODINGKIND']._serialized_end=1418
   _globals['_ENCODING']._serialized_start=104
   _globals['_ENCODING']._serialized_end=220
   _globals['_COLLECTIONSPEC']._serialized_start=223
   _globals['_COLLECTIONSPEC']._serialized_end=456
   _globals['_COLLECTION']._serialized_start=459
-  _globals['_COLLECTION']._serialized_end=598
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=600
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=668
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=670
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=741
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=743
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=779
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=781
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=849
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=851
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=875
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=877
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=948
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=950
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=989
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=991
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1017
-  _globals['_ENCODECOLLECTIONREQUEST']._serialized_start=1019
-  _globals['_ENCODECOLLECTIONREQUEST']._serialized_end=1099
-  _globals['_ENCODECOLLECTIONRESPONSE']._serialized_start=1101
-  _globals['_ENCODECOLLECTIONRESPONSE']._serialized_end=1172
-  _globals['_COLLECTIONS']._serialized_start=1394
-  _globals['_COLLECTIONS']._serialized_end=1829
+  _globals['_COLLECTION']._serialized_end=625
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=627
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=695
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=697
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=768
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=770
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=806
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=808
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=876
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=878
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=902
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=904
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=975
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=977
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1016
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1018
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1044
+  _globals['_ENCODECOLLECTIONREQUEST']._serialized_start=1046
+  _globals['_ENCODECOLLECTIONREQUEST']._serialized_end=1126
+  _globals['_ENCODECOLLECTIONRESPONSE']._serialized_start=1128
+  _globals['_ENCODECOLLECTIONRESPONSE']._serialized_end=1199
+  _globals['_COLLECTIONS']._serialized_start=1421
+  _globals['_COLLECTIONS']._serialized_end=1856
 # @@protoc_insertion_point(module_scope)

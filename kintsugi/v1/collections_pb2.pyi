@@ -165,10 +165,13 @@ class Collection(_message.Message):
     UID_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     SERVING_MODEL_FIELD_NUMBER: _builtins.int
+    ENCODING_REQUESTS_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """A unique id of this incarnation of the name: a deleted and re-created collection has a new one."""
     serving_model: _builtins.str
     """The name of the model that a request means when it names none."""
+    encoding_requests: _builtins.int
+    """Counts the calls of Encode. Replicas that have settled as many, see ReplicaStatus, have done what this one asked for."""
     @_builtins.property
     def spec(self) -> Global___CollectionSpec:
         """Its specification, with the defaults filled in."""
@@ -184,10 +187,11 @@ class Collection(_message.Message):
         uid: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         serving_model: _builtins.str = ...,
+        encoding_requests: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "serving_model", b"serving_model", "spec", b"spec", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "encoding_requests", b"encoding_requests", "serving_model", b"serving_model", "spec", b"spec", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

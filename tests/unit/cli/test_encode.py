@@ -62,6 +62,13 @@ def test_a_collection_that_is_not_there_has_no_rollout():
     assert rollout(status(), "other") is None
 
 
+def test_a_coordinator_that_does_not_know_the_request_yet_is_not_believed():
+    """What all replicas had settled before it says nothing."""
+    told = status(collections=(CollectionStatus("books", (shard(SERVES),), "binary", 3),))
+    assert rollout(told, "books", 3).done
+    assert rollout(told, "books", 4).replicas[0].step is Step.WAITING
+
+
 def test_waiting_ends_when_every_replica_serves_or_has_refused():
     """Each look is shown; between two there is a pause."""
     looks, shown, slept = [seen(WAITING, BUILDS), seen(BUILDS, SERVES), seen(REFUSES, SERVES)], [], []
