@@ -126,7 +126,8 @@ class ShardServicer:
     def SearchStream(self, request_iterator, context):
         """Searches without end on one call: a message on an open stream costs a third of a call. Every search is answered once
         under its number, in any order, with the status that Search would have had; a cancelled one may not be. The stream
-        itself ends when the caller or the server goes. Status codes: those of Search, inside the answers.
+        itself ends with OK when the server drains, UNAVAILABLE when it dies. Answers carry the status codes of Search. Also:
+        those of the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

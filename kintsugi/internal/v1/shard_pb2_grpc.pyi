@@ -48,7 +48,8 @@ class ShardStub:
     SearchStream: _grpc.StreamStreamMultiCallable[_shard_pb2.StreamedSearch, _shard_pb2.StreamedAnswer]
     """Searches without end on one call: a message on an open stream costs a third of a call. Every search is answered once
     under its number, in any order, with the status that Search would have had; a cancelled one may not be. The stream
-    itself ends when the caller or the server goes. Status codes: those of Search, inside the answers.
+    itself ends with OK when the server drains, UNAVAILABLE when it dies. Answers carry the status codes of Search. Also:
+    those of the service.
     """
     Await: _grpc.UnaryUnaryMultiCallable[_shard_pb2.AwaitRequest, _shard_pb2.AwaitResponse]
     """Waits until the replica holds a write, and tells the outcome of its records. Read-only, may be repeated.
@@ -100,7 +101,8 @@ class ShardAsyncStub(ShardStub):
     SearchStream: _aio.StreamStreamMultiCallable[_shard_pb2.StreamedSearch, _shard_pb2.StreamedAnswer]  # type: ignore[assignment]
     """Searches without end on one call: a message on an open stream costs a third of a call. Every search is answered once
     under its number, in any order, with the status that Search would have had; a cancelled one may not be. The stream
-    itself ends when the caller or the server goes. Status codes: those of Search, inside the answers.
+    itself ends with OK when the server drains, UNAVAILABLE when it dies. Answers carry the status codes of Search. Also:
+    those of the service.
     """
     Await: _aio.UnaryUnaryMultiCallable[_shard_pb2.AwaitRequest, _shard_pb2.AwaitResponse]  # type: ignore[assignment]
     """Waits until the replica holds a write, and tells the outcome of its records. Read-only, may be repeated.
@@ -161,7 +163,8 @@ class ShardServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_shard_pb2.StreamedAnswer], _abc.AsyncIterator[_shard_pb2.StreamedAnswer]]:
         """Searches without end on one call: a message on an open stream costs a third of a call. Every search is answered once
         under its number, in any order, with the status that Search would have had; a cancelled one may not be. The stream
-        itself ends when the caller or the server goes. Status codes: those of Search, inside the answers.
+        itself ends with OK when the server drains, UNAVAILABLE when it dies. Answers carry the status codes of Search. Also:
+        those of the service.
         """
 
     @_abc_1.abstractmethod
