@@ -120,7 +120,8 @@ async def test_searches_and_writes_go_on_meanwhile(new_cluster):
 
 
 async def test_the_recall_of_live_searches_is_told(new_cluster):
-    """Searches of clients are repeated exactly, and what they found stands in status and metrics."""
+    """Searches of clients, with a filter and without, are repeated exactly, and what they found stands in status and
+    metrics."""
     cluster = new_cluster(env={**EAGER, "KINTSUGI_RECALL_SAMPLES_PER_MINUTE": "6000"})
     async with AsyncClient(cluster.addresses) as client:
         await fill(client)
@@ -129,7 +130,8 @@ async def test_the_recall_of_live_searches_is_told(new_cluster):
         async def unmeasured() -> str:
             nonlocal searched
             for _ in range(20):
-                await client.search("docs", VECTORS[searched % COUNT])
+                only = "even = true" if searched % 2 else None
+                await client.search("docs", VECTORS[searched % COUNT], filter=only)
                 searched += 1
             versions = [
                 version
@@ -150,6 +152,7 @@ async def test_the_recall_of_live_searches_is_told(new_cluster):
                 told += answer.read().decode()
         assert 'kintsugi_search_recall{collection="docs"' in told
         assert 'searches="plain"' in told
+        assert 'searches="filtered"' in told
         code, out, _ = await kintsugi(cluster, "status", "--json")
         assert code == 0
         assert "live_recall" in out
