@@ -474,7 +474,7 @@ class VerifyResponse(_message.Message):
     log_digest: _builtins.bytes
     """The chain digest of the log at that position."""
     content_digest: _builtins.bytes
-    """A digest of all ids, versions, attributes, texts and vectors it held at that position: equal on equal replicas."""
+    """A digest of all ids, versions, times, attributes, texts and vectors it held at that position: equal on equal replicas."""
     documents: _builtins.int
     """The documents it held."""
     index_version: _builtins.int

@@ -251,7 +251,9 @@ class DeleteByFilterRequest(_message.Message):
     durable_replicas: _builtins.int
     """As in UpsertRequest. If not set: 1."""
     at_least: _builtins.bytes
-    """A token of a write that must be seen when the filter is evaluated. If not set: whatever the answering replicas hold."""
+    """A token of a write that must be seen when the filter is evaluated. What was acknowledged before the call is seen in any
+    case.
+    """
     @_builtins.property
     def filter(self) -> _filters_pb2.Filter:
         """Required."""
@@ -289,7 +291,7 @@ class DeleteByFilterResponse(_message.Message):
     changed: _builtins.int
     """Documents that fulfilled the filter but were rewritten or deleted by somebody else meanwhile. Left alone."""
     more: _builtins.bool
-    """Whether the limit cut the call short: documents that fulfil the filter may be left."""
+    """Whether the limit, or the time of the call, ended it: documents that fulfil the filter may be left."""
     token: _builtins.bytes
     """Opaque. A search or read given it as `at_least` sees these deletes."""
     def __init__(

@@ -121,7 +121,9 @@ class DocumentsServicer:
 
     def DeleteByFilter(self, request, context):
         """Deletes documents that fulfil a filter, up to a limit per call: call it until `more` is false. Each is deleted only in
-        the version that was found to fulfil the filter. Reads every shard, or fails: never acts on a part of the collection.
+        the version that was found to fulfil the filter; an update of attributes, which leaves the version, loses when it meets
+        the delete. Reads every shard, or fails: never acts on a part of the collection. An error tells how many documents were
+        deleted before it, also as `deleted` and `changed` in the metadata of its ErrorInfo.
         Idempotent in effect. UNAVAILABLE (a shard cannot answer, or the log cannot be written: what was deleted before
         stays deleted). Status codes: those of the service.
         """

@@ -58,7 +58,9 @@ class DocumentsStub:
     """
     DeleteByFilter: _grpc.UnaryUnaryMultiCallable[_documents_pb2.DeleteByFilterRequest, _documents_pb2.DeleteByFilterResponse]
     """Deletes documents that fulfil a filter, up to a limit per call: call it until `more` is false. Each is deleted only in
-    the version that was found to fulfil the filter. Reads every shard, or fails: never acts on a part of the collection.
+    the version that was found to fulfil the filter; an update of attributes, which leaves the version, loses when it meets
+    the delete. Reads every shard, or fails: never acts on a part of the collection. An error tells how many documents were
+    deleted before it, also as `deleted` and `changed` in the metadata of its ErrorInfo.
     Idempotent in effect. UNAVAILABLE (a shard cannot answer, or the log cannot be written: what was deleted before
     stays deleted). Status codes: those of the service.
     """
@@ -106,7 +108,9 @@ class DocumentsAsyncStub(DocumentsStub):
     """
     DeleteByFilter: _aio.UnaryUnaryMultiCallable[_documents_pb2.DeleteByFilterRequest, _documents_pb2.DeleteByFilterResponse]  # type: ignore[assignment]
     """Deletes documents that fulfil a filter, up to a limit per call: call it until `more` is false. Each is deleted only in
-    the version that was found to fulfil the filter. Reads every shard, or fails: never acts on a part of the collection.
+    the version that was found to fulfil the filter; an update of attributes, which leaves the version, loses when it meets
+    the delete. Reads every shard, or fails: never acts on a part of the collection. An error tells how many documents were
+    deleted before it, also as `deleted` and `changed` in the metadata of its ErrorInfo.
     Idempotent in effect. UNAVAILABLE (a shard cannot answer, or the log cannot be written: what was deleted before
     stays deleted). Status codes: those of the service.
     """
@@ -175,7 +179,9 @@ class DocumentsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_documents_pb2.DeleteByFilterResponse, _abc.Awaitable[_documents_pb2.DeleteByFilterResponse]]:
         """Deletes documents that fulfil a filter, up to a limit per call: call it until `more` is false. Each is deleted only in
-        the version that was found to fulfil the filter. Reads every shard, or fails: never acts on a part of the collection.
+        the version that was found to fulfil the filter; an update of attributes, which leaves the version, loses when it meets
+        the delete. Reads every shard, or fails: never acts on a part of the collection. An error tells how many documents were
+        deleted before it, also as `deleted` and `changed` in the metadata of its ErrorInfo.
         Idempotent in effect. UNAVAILABLE (a shard cannot answer, or the log cannot be written: what was deleted before
         stays deleted). Status codes: those of the service.
         """
