@@ -33,6 +33,8 @@ IsLate = Callable[[], bool]
 
 # An exact search is repeated when hits were lost to writes meanwhile; but not for as long as there are writes.
 _EXACT_ATTEMPTS = 3
+# Hits of an exact search beyond those that are wanted, in case some of them change before they are read once more.
+_SPARE = 16
 
 
 class BatchSearch:
@@ -140,6 +142,7 @@ class _ExactFinder:
 
     def find(self, queries: FloatArray, hits: int, matches: Matches | None) -> list[Rows]:
         source, number, metric = self._source, self._model.number, self._model.metric
+        hits += max(_SPARE, hits // 4)
         if matches is None:
             scored = exact_search(source, number, metric, queries, hits, self._is_late)
         else:
