@@ -7,11 +7,12 @@ Invariant: changes that the journal reports from the moment the build begins mus
 before its change is then corrected by it; one read after it is merely written twice. Hence the built index holds
 everything up to the position of whoever feeds it. Rows that came after the sample was drawn are left to `apply` altogether: a
 scan that ran after them would never end while documents arrive, and would add each of them twice.
-Runs on one thread, which may do other work between steps.
+Runs on one thread, which may do other work between steps; fitting, which takes up to many seconds, has one of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from kintsugi.ann.fitting import fit
 from kintsugi.ann.spec import EncodingSpec
 from kintsugi.ann.vector_index import GraphParameters, Rows
 from kintsugi.metrics import FloatArray, scores
+from shard.aside import Aside
 from shard.checkpoint import IndexedModel, IndexVersion
 from shard.code_files import CodeFiles
 from shard.exact import ExactScan
@@ -84,7 +86,14 @@ class Build:
         self._queries: FloatArray = np.empty((0, model.dimension), dtype=np.float32)
         self._truth: ExactScan | None = None
         self._last_scanned = np.uint64(0)
+        self._fitting: Aside[Encoding] | None = None
+        # How long the fitting took, beside the steps.
+        self.fitting_s = 0.0
         self._steps = self._run()
+
+    def is_ready(self, timeout_s: float = 0.0) -> bool:
+        """Whether a step has anything to do, at the latest after this time."""
+        return self._fitting is None or self._fitting.wait(timeout_s)
 
     def step(self) -> bool:
         """Does a little work, and tells whether the build is done."""
@@ -141,7 +150,8 @@ class Build:
         self._queries = sampled[:: max(1, len(sampled) // _CHECKED_QUERIES)][:_CHECKED_QUERIES]
         self._truth = ExactScan(self._model.metric, self._queries, _CHECKED_K)
         stem = self._code_files.stem(self.plan.number)
-        self._index = EncodedIndex.create(self._encoding(sampled, total), self._parameters, stem, first_row)
+        encoding = yield from self._fitted(sampled, total)
+        self._index = EncodedIndex.create(encoding, self._parameters, stem, first_row)
         del sample, sampled
         for rows, vectors in self._source.all_vectors(self._model.number):
             old = int(np.searchsorted(rows, self._last_scanned, side="right"))
@@ -173,6 +183,13 @@ class Build:
 
     def _scan_up_to(self, rows: Rows) -> None:
         self._last_scanned = rows.max(initial=self._last_scanned)
+
+    def _fitted(self, sampled: FloatArray, total: int) -> Generator[int, None, Encoding]:
+        self._fitting = fitting = Aside(partial(self._encoding, sampled, total), f"fit-{self.plan.encoding}")
+        while not fitting.wait(0.0):
+            yield 0
+        self._fitting, self.fitting_s = None, fitting.seconds
+        return fitting.result()
 
     def _encoding(self, sampled: FloatArray, total: int) -> Encoding:
         metric, dimension = self._model.metric, self._model.dimension

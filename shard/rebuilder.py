@@ -40,6 +40,8 @@ from shard.storage_faults import fault_of
 
 # Whoever rests looks again so often whether anybody still searches.
 _LONGEST_NAP_S = 0.25
+# Between two looks whether the fitting is done.
+_FITTING_NAP_S = 0.02
 
 OnVersion = Callable[[int, str, IndexVersionEvent], None]
 
@@ -191,6 +193,7 @@ class Rebuilder:
         build = self._begin(self._checkpoints.next_number(), Rebuild(spec, reason))
         try:
             while not build.step():
+                build.is_ready(_LONGEST_NAP_S)
                 if is_stopped():
                     return None
         finally:
@@ -219,7 +222,8 @@ class Rebuilder:
         """When to `work` again: at once, after a rest, or, with None, when something has changed."""
         if self._build is None:
             return None
-        return min(self._outside.pace.rest_s(), _LONGEST_NAP_S)
+        least_s = 0.0 if self._build.is_ready() else _FITTING_NAP_S
+        return min(max(least_s, self._outside.pace.rest_s()), _LONGEST_NAP_S)
 
     def work(self, serving: IndexVersion) -> IndexVersion | None:
         """Does what is due. The version that is to take over from `serving` now, if there is one."""
@@ -229,7 +233,7 @@ class Rebuilder:
             self._abandon(self._build)
         if self._build is None:
             self._start(serving, wanted)
-        if self._build is not None and not self._outside.pace.rest_s():
+        if self._build is not None and self._build.is_ready() and not self._outside.pace.rest_s():
             new = self._step(self._build, serving)
         if new is None:
             self._settle(serving, wanted)
@@ -287,7 +291,7 @@ class Rebuilder:
 
     def _step(self, build: Build, serving: IndexVersion) -> IndexVersion | None:
         failpoints.hit("indexer.build_step")
-        started = time.monotonic()
+        started, fitted_s = time.monotonic(), build.fitting_s
         try:
             is_built = build.step()
         except OSError as error:
@@ -295,7 +299,8 @@ class Rebuilder:
             self._refuse(build, str(fault_of(error)))
             return None
         finally:
-            self._outside.pace.worked(time.monotonic() - started)
+            # The fitting cannot rest; what it took is rested for afterwards.
+            self._outside.pace.worked(time.monotonic() - started + build.fitting_s - fitted_s)
         if not is_built:
             return None
         new = build.version

@@ -27,6 +27,7 @@ def test_a_document_that_arrives_during_a_build_is_added_once(open_replica, tmp_
         followed = changes.position.seq
         present, vectors = replica.storage.vectors(1, changes.rows)
         build.apply(changes.rows[present], vectors[present], changes.rows[~present])
+        assert build.is_ready(30)
         done = build.step()
         steps += 1
     assert len(build.version.index) == 1200 + 600 * steps
