@@ -1,22 +1,23 @@
 """What a collection must hold and answer, in plain Python and float64 numpy. Shares no code with the product but ids'
-order: conditions, outcomes, versions, scores and ties are decided again here, from the proto comments.
+order: conditions, outcomes, versions and scores are decided again here, filters in facts, hits in ranking, all from the proto
+comments.
 
 A difference raises Difference with the history of the document.
 """
 
-import itertools
 import json
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+from harness.model.facts import Facts, facts_of, fulfilling
+from kintsugi.filters.tree import Filter
 from kintsugi.ids import DocId, order_key, shard_of
 
-SCORE_TOLERANCE = 1e-5
 _HISTORY = 12
 
 
@@ -68,6 +69,10 @@ class Known:
     version: int
     above: int
 
+    @property
+    def facts(self) -> Facts:
+        return facts_of(self.attributes)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -84,7 +89,7 @@ class Oracle:
         self.documents: dict[DocId, Known] = {}
         self._history: dict[DocId, deque[str]] = defaultdict(lambda: deque(maxlen=_HISTORY))
         self._highest = [0] * shards
-        self._sorted: tuple[list[DocId], Any] | None = None
+        self._sorted: tuple[list[DocId], Any, list[Facts]] | None = None
 
     # --- Writes
 
@@ -141,6 +146,13 @@ class Oracle:
             version = outcome.version if told else 0
             self.documents[item.id] = Known(item.vector, item.attributes or "", item.text, version, floor)
 
+    def delete_all(self, step: int, ids: Sequence[DocId], what: str) -> None:
+        """Takes in that these documents are gone, by a write that names none."""
+        for doc_id in ids:
+            self.note(step, doc_id, what)
+            del self.documents[doc_id]
+        self._sorted = None
+
     def learn(self, doc_id: DocId, version: int) -> None:
         known = self.documents[doc_id]
         if known.version:
@@ -166,11 +178,12 @@ class Oracle:
     def sorted_ids(self) -> list[DocId]:
         return self._columns()[0]
 
-    def _columns(self) -> tuple[list[DocId], Any]:
+    def _columns(self) -> tuple[list[DocId], Any, list[Facts]]:
         if self._sorted is None:
             ids = sorted(self.documents, key=order_key)
-            rows = [self.documents[doc_id].vector for doc_id in ids]
-            self._sorted = ids, np.asarray(rows, np.float64) if rows else np.empty((0, 1))
+            known = [self.documents[doc_id] for doc_id in ids]
+            rows = np.asarray([one.vector for one in known], np.float64) if known else np.empty((0, 1))
+            self._sorted = ids, rows, [one.facts for one in known]
         return self._sorted
 
     def scores(self, query: Any) -> Any:
@@ -183,48 +196,17 @@ class Oracle:
             return dots
         return dots / np.sqrt((rows * rows).sum(axis=1) * (query * query).sum())
 
-    def check_hits(self, query: Any, k: int, hits: Sequence[Any], *, exact: bool) -> float:
-        """Compares the hits of one query and returns their recall. In exact mode the recall must be 1."""
-        ids, scores = self.sorted_ids(), self.scores(query)
-        place_of = {doc_id: place for place, doc_id in enumerate(ids)}
-        wanted = min(k, len(ids))
-        if len(hits) != wanted or len({hit.id for hit in hits}) != wanted:
-            raise Difference(f"{self.name}: {len(hits)} hits for k={k} of {len(ids)} documents, exact={exact}")
-        if not wanted:
-            return 1.0
-        for hit in hits:
-            if hit.id not in place_of:
-                self.differ(hit.id, f"found in version {hit.version}, it must not exist")
-            self.learn(hit.id, hit.version)
-            if not close(hit.score, scores[place_of[hit.id]]):
-                self.differ(hit.id, f"score {hit.score!r}, must be {scores[place_of[hit.id]]!r}")
-        self._check_order(hits)
-        best = np.sort(scores)[::-1][:wanted]
-        if exact:
-            for hit, score in zip(hits, best, strict=True):
-                if not close(hit.score, score):
-                    self.differ(hit.id, f"stands where a score of {score!r} must be, has {hit.score!r}")
-            self._check_last_tie(hits, ids, scores)
-        found = sum(hit.score >= best[-1] or close(hit.score, best[-1]) for hit in hits)
-        return found / wanted
+    def facts(self) -> list[Facts]:
+        """Of all documents, in the order of their ids."""
+        return self._columns()[2]
 
-    def _check_order(self, hits: Sequence[Any]) -> None:
-        for one, other in itertools.pairwise(hits):
-            if one.score < other.score:
-                self.differ(other.id, f"score {other.score!r} stands behind {one.score!r} of {one.id!r}")
-            if one.score == other.score and order_key(one.id) > order_key(other.id):
-                self.differ(other.id, f"stands behind {one.id!r} of the same score {one.score!r}")
+    def fulfilling(self, condition: Filter | None) -> Any:
+        """For which documents, in the order of their ids, the filter holds."""
+        facts = self.facts()
+        return np.ones(len(facts), np.bool_) if condition is None else fulfilling(condition, facts)
 
-    def _check_last_tie(self, hits: Sequence[Any], ids: list[DocId], scores: Any) -> None:
-        """Of documents with the very vector of the last hit, the first ones by id must be hits."""
-        last = self.documents[hits[-1].id].vector.tobytes()
-        hit_ids = {hit.id for hit in hits}
-        for place in np.flatnonzero(np.abs(scores - hits[-1].score) <= SCORE_TOLERANCE * abs(hits[-1].score)):
-            doc_id = ids[place]
-            if doc_id in hit_ids or self.documents[doc_id].vector.tobytes() != last:
-                continue
-            if order_key(doc_id) < order_key(hits[-1].id):
-                self.differ(doc_id, f"is no hit, {hits[-1].id!r} of the same vector and a higher id is")
+    def ids_fulfilling(self, condition: Filter) -> list[DocId]:
+        return [doc_id for doc_id, holds in zip(self.sorted_ids(), self.fulfilling(condition), strict=True) if holds]
 
     # --- Differences
 
@@ -235,11 +217,7 @@ class Oracle:
         if found != wanted:
             self.differ(doc_id, f"{what} is {found!r}, must be {wanted!r}")
 
-    def differ(self, doc_id: DocId, problem: str) -> None:
+    def differ(self, doc_id: DocId, problem: str) -> NoReturn:
         history = "\n  ".join(self._history.get(doc_id, ())) or "never written"
         shard = shard_of(doc_id, self.shards)
         raise Difference(f"{self.name}, document {doc_id!r} of shard {shard}: {problem}\n  {history}")
-
-
-def close(one: float, other: float) -> bool:
-    return abs(one - other) <= SCORE_TOLERANCE * max(abs(one), abs(other)) + 1e-12

@@ -8,18 +8,24 @@ import json
 import random
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from harness.model.content import Content, Shape
 from harness.model.oracle import Condition, Difference, Item, Kind, Oracle, Outcome
+from harness.model.ranking import Judge, Question
 from kintsugi import AsyncClient, Model, columns, tokens
+from kintsugi.ann.spec import AUTOMATIC
 from kintsugi.errors import DeadlineExceeded, Unavailable
+from kintsugi.filters.tree import Filter
 from kintsugi.sdk import convert
 from kintsugi.sdk.connection import Clock, Connection
 from kintsugi.sdk.retry import RetryPolicy
+from kintsugi.sdk.types import DeletedByFilter
 from kintsugi.v1 import documents_pb2, types_pb2
 
 # A whole cluster restarts well within it.
@@ -32,51 +38,44 @@ _CONDITIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A collection of the test. `pool` ids are written; `seeded` of them in one bulk call at the start."""
-
-    name: str
-    metric: str
-    stored: str
-    dimension: int
-    shards: int
-    replicas: int
-    pool: int
-    seeded: int
-    share: float
-
-
 class Worker:
-    def __init__(self, shape: Shape, addresses: list[str], seed: str, done: Callable[[int], None]) -> None:
+    """`done` is told of operations; `is_calm`: nothing is killed any more. `recalls`: of approximate searches, by the encoding
+    that was wanted."""
+
+    def __init__(
+        self, shape: Shape, addresses: list[str], seed: str, done: Callable[[int], None], is_calm: Callable[[], bool]
+    ) -> None:
         self.shape = shape
         self.oracle = Oracle(shape.name, shape.metric, shape.shards)
-        self.recalls: list[float] = []
+        self.recalls: dict[str, list[float]] = defaultdict(list)
         self._client = AsyncClient(addresses, timeout_s=PATIENCE_S)
         self._connection = Connection(addresses, RetryPolicy(), Clock())
         self._random = random.Random(f"{seed} {shape.name}")
-        self._numbers = np.random.default_rng(self._random.getrandbits(64))
+        self._content = Content(shape, self.oracle, self._random)
         self._done = done
-        self._ids = [self._new_id(number) for number in range(shape.pool)]
-        self._base = self._numbers.standard_normal((8, shape.dimension))
-        self._twins = [self._new_vector() for _ in range(12)]
+        self._is_calm = is_calm
+        self._encoding = AUTOMATIC.name
         self._token = b""
         self._step = 0
 
     async def run(self, operations: int) -> None:
-        """Does `operations` operations; one operation is one item of a write or read, one query, one count or page."""
+        """Does `operations` operations; one operation is one item of a write or read, one query, one count or page. Ends with
+        a purge of most documents, after which large indexes must be built anew."""
         model = Model("m", self.shape.dimension)
         options = {"shards": self.shape.shards, "replicas": self.shape.replicas, "stored": self.shape.stored}
         await self._client.create_collection(self.shape.name, model, self.shape.metric, **options)
         choices = {
             self._write: 40,
             self._delete: 9,
+            self._delete_by_filter: 4,
             self._bulk: 2,
             self._get: 18,
             self._count: 5,
+            self._count_by_filter: 6,
             self._scroll: 2,
-            self._search: 12,
-            self._search_batch: 6,
+            self._search: 24,
+            self._search_batch: 8,
+            self._encode: 0.5,
         }
         try:
             left = operations - await self._seed()
@@ -86,6 +85,8 @@ class Worker:
                 count = await operation()
                 self._done(count)
                 left -= count
+            self._step += 1
+            await self._delete_all(self._content.purge())
         finally:
             await self._client.close()
             await self._connection.close()
@@ -102,84 +103,23 @@ class Worker:
         finally:
             await self._client.close()
 
-    # --- What is written
-
-    def _new_id(self, number: int) -> int | str:
-        match self._random.randrange(6):
-            case 0:
-                return 2**64 - 1 - number
-            case 1:
-                return str(number)  # another document than the integer
-            case 2:
-                return f"héllo/{number} \N{SNOWMAN}"
-            case 3:
-                return f"{number}:".ljust(512, "x")
-            case _:
-                return number
-
-    def _pick(self, count: int) -> list[int | str]:
-        """Different ids, half of them of existing documents."""
-        existing = self.oracle.sorted_ids()
-        picked = [
-            self._random.choice(existing)
-            if existing and self._random.random() < 0.5
-            else self._random.choice(self._ids)
-            for _ in range(count)
-        ]
-        return list(dict.fromkeys(picked))
-
-    def _new_vector(self) -> Any:
-        mixed = self._numbers.standard_normal(8) @ self._base + 0.1 * self._numbers.standard_normal(
-            self.shape.dimension
-        )
-        return mixed.astype(np.float32)
-
-    def _vector(self) -> Any:
-        """A vector as it is sent. Some are twins of others, so that scores tie."""
-        vector = self._random.choice(self._twins) if self._random.random() < 0.15 else self._new_vector()
-        return vector.astype(np.float16) if self._random.random() < 0.2 else vector
-
-    def _stored(self, vector: Any) -> Any:
-        return vector.astype("<f2" if self.shape.stored == "f16" else "<f4")
-
-    def _attributes(self) -> str:
-        return json.dumps({"n": self._random.randrange(1000), "täg": ["a", {"b": None}]}, ensure_ascii=False)
-
-    def _item(self, doc_id: int | str, kind: Kind, *, plain: bool) -> Item:
-        condition, version = (Condition.ALWAYS, 0) if plain else self._condition(doc_id, kind)
-        if kind is Kind.DELETE:
-            return Item(doc_id, kind, condition, version)
-        attributes = self._attributes() if kind is Kind.PATCH or self._random.random() < 0.7 else None
-        if kind is Kind.PATCH:
-            return Item(doc_id, kind, condition, version, attributes=attributes)
-        text = f"text {self._step}" if self._random.random() < 0.5 else ""
-        return Item(doc_id, kind, condition, version, self._stored(self._vector()), attributes, text)
-
-    def _condition(self, doc_id: int | str, kind: Kind) -> tuple[Condition, int]:
-        wanted = self._random.choices(list(Condition), [5, 2, 2, 3])[0]
-        if kind is Kind.DELETE and wanted is not Condition.VERSION:
-            return Condition.ALWAYS, 0
-        if wanted is not Condition.VERSION:
-            return wanted, 0
-        known = self.oracle.documents.get(doc_id)
-        right = known.version if known is not None else 0
-        version = right if right and self._random.random() < 0.7 else max(1, right + self._random.choice([-1, 1, 7]))
-        return wanted, version
-
     async def _seed(self) -> int:
         if not self.shape.seeded:
             return 0
-        return await self._upload(self._ids[: self.shape.seeded])
+        return await self._upload(self._content.ids[: self.shape.seeded])
 
     # --- Writes
 
     async def _write(self) -> int:
         """One unary request of puts, conditional puts and attributes-only updates."""
         level = self._random.choices(["logged", "durable", "searchable"], [2, 6, 2])[0]
-        ids = self._pick(self._random.randint(1, 15))
+        ids = self._content.pick(self._random.randint(1, 15))
         await self._learn_versions(ids)
         kinds = [Kind.PUT if level == "logged" or self._random.random() < 0.75 else Kind.PATCH for _ in ids]
-        items = [self._item(one, kind, plain=level == "logged") for one, kind in zip(ids, kinds, strict=True)]
+        items = [
+            self._content.item(one, kind, self._step, plain=level == "logged")
+            for one, kind in zip(ids, kinds, strict=True)
+        ]
         request = documents_pb2.UpsertRequest(
             collection=self.shape.name,
             documents=[_document(item) for item in items],
@@ -201,9 +141,9 @@ class Worker:
 
     async def _delete(self) -> int:
         level = self._random.choices(["logged", "durable", "searchable"], [1, 6, 2])[0]
-        ids = self._pick(self._random.randint(1, 6))
+        ids = self._content.pick(self._random.randint(1, 6))
         await self._learn_versions(ids)
-        items = [self._item(doc_id, Kind.DELETE, plain=level == "logged") for doc_id in ids]
+        items = [self._content.item(doc_id, Kind.DELETE, self._step, plain=level == "logged") for doc_id in ids]
         request = documents_pb2.DeleteRequest(
             collection=self.shape.name,
             ids=convert.pack_ids(ids),
@@ -219,12 +159,49 @@ class Worker:
         self._take(items, response, told=level != "logged")
         return len(items)
 
+    async def _delete_by_filter(self) -> int:
+        return await self._delete_all(self._content.doomed(), limited=self._random.random() < 0.3)
+
+    async def _delete_all(self, condition: Filter, *, limited: bool = False) -> int:
+        doomed = self.oracle.ids_fulfilling(condition)
+        calm = self._is_calm()
+        # A limited call that is repeated after a fault deletes more: what is left then depends on the moment.
+        limit = self._random.randint(1, len(doomed) + 1) if calm and limited else None
+        told = await self._deleted(condition, limit)
+        if limit is not None and limit < len(doomed):
+            left = await self._client.get(self.shape.name, doomed, at_least=self._token)
+            doomed = list(left.missing)
+            if told.deleted != limit or not told.more:
+                raise Difference(f"{self.shape.name} step {self._step}: {told} with limit {limit} by {condition}")
+        # The answer of a call that a fault cut off is lost, and what it told with it.
+        if told.deleted > len(doomed) or (calm and (told.deleted, told.changed) != (len(doomed), 0)):
+            raise Difference(f"{self.shape.name} step {self._step}: {told}, must be {len(doomed)} by {condition}")
+        self.oracle.delete_all(self._step, doomed, f"deleted by {condition}")
+        return max(1, len(doomed))
+
+    async def _deleted(self, condition: Filter, limit: int | None) -> DeletedByFilter:
+        """Repeats the call until it gets through, and adds up what its attempts told."""
+        level: Any = self._random.choice(["durable", "durable", "searchable"])
+        before, deadline = 0, time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                told = await self._client.delete_by_filter(
+                    self.shape.name, condition, limit=limit, acknowledgement=level, at_least=self._token
+                )
+            except (DeadlineExceeded, Unavailable) as error:
+                before += int(error.metadata.get("deleted", 0))
+                if time.monotonic() >= deadline:
+                    raise
+            else:
+                self._saw(told.token)
+                return replace(told, deleted=before + told.deleted)
+
     async def _bulk(self) -> int:
-        return await self._upload(self._pick(self._random.randint(20, 100)))
+        return await self._upload(self._content.pick(self._random.randint(20, 100)))
 
     async def _upload(self, ids: list[int | str]) -> int:
         """One bulk call of plain puts."""
-        items = [self._item(doc_id, Kind.PUT, plain=True) for doc_id in ids]
+        items = [self._content.item(doc_id, Kind.PUT, self._step, plain=True) for doc_id in ids]
         result = await self._client.bulk_upsert(
             self.shape.name,
             ids,
@@ -240,6 +217,12 @@ class Worker:
         self.oracle.write(self._step, items, outcomes, told=True, ordered=False)
         self._saw(result.token)
         return len(items)
+
+    async def _encode(self) -> int:
+        """Has the collection encoded anew; everything else goes on meanwhile."""
+        self._encoding = self._random.choice(self.shape.encodings)
+        await self._client.encode_collection(self.shape.name, self._encoding)
+        return 1
 
     async def _settled(
         self, send: Callable[[float], Awaitable[documents_pb2.WriteResponse]]
@@ -282,7 +265,7 @@ class Worker:
             await self._read(unknown, {})
 
     async def _get(self) -> int:
-        ids = self._pick(self._random.randint(1, 15))
+        ids = self._content.pick(self._random.randint(1, 15))
         return await self._read(ids, self._fields("attributes", "text", "vectors"))
 
     async def _read(self, ids: list[int | str], fields: dict[str, bool]) -> int:
@@ -312,6 +295,14 @@ class Worker:
             )
         return 1
 
+    async def _count_by_filter(self) -> int:
+        condition = self._content.filter()
+        count = await self._client.count(self.shape.name, filter=condition, at_least=self._token)
+        wanted = int(self.oracle.fulfilling(condition).sum())
+        if count != wanted:
+            raise Difference(f"{self.shape.name} step {self._step}: count {count}, must be {wanted} of {condition}")
+        return 1
+
     async def _scroll(self) -> int:
         return await self._walk(self._random.choice([50, 137, 1000]))
 
@@ -322,43 +313,38 @@ class Worker:
         self._check_documents(documents, self.oracle.sorted_ids())
         return len(documents) // limit + 1
 
-    def _query(self) -> Any:
-        return self._random.choice(self._twins) if self._random.random() < 0.2 else self._new_vector()
-
     async def _search(self) -> int:
-        exact, k = self._random.random() < 0.5, self._k()
-        query, fields = self._query(), self._fields("attributes", "text")
+        query, fields = self._content.query(), self._fields("attributes", "text")
+        question = self._content.question(query)
+        model = self._random.choice(["", "m"])
         result = await self._client.search(
-            self.shape.name, query, k, exact=exact, at_least=self._token, model=self._random.choice(["", "m"]), **fields
+            self.shape.name, query, at_least=self._token, model=model, **question.options(), **fields
         )
         self._check_coverage(result.coverage)
         for hit in result.hits:
             self.oracle.check_document(hit.id, hit.version, hit.attributes, hit.text, None)
-        self._judge(query, k, result.hits, exact=exact)
+        self._judge(query, question, result.hits)
         return 1
 
     async def _search_batch(self) -> int:
-        exact, k = self._random.random() < 0.5, self._k()
-        queries = np.stack([self._query() for _ in range(self._random.randint(1, 16))])
-        result = await self._client.search_batch(self.shape.name, queries, k, exact=exact, at_least=self._token)
+        queries = np.stack([self._content.query() for _ in range(self._random.randint(1, 16))])
+        question = self._content.question(queries[0])
+        result = await self._client.search_batch(self.shape.name, queries, at_least=self._token, **question.options())
         self._check_coverage(result.coverage)
         for place, query in enumerate(queries):
-            self._judge(query, k, result.hits(place), exact=exact)
+            self._judge(query, question, result.hits(place))
         return len(queries)
 
-    def _judge(self, query: Any, k: int, hits: Any, *, exact: bool) -> None:
-        recall = self.oracle.check_hits(query, k, hits, exact=exact)
-        if not exact:
-            self.recalls.append(recall)
+    def _judge(self, query: Any, question: Question, hits: Any) -> None:
+        recall = Judge(self.oracle, query, question).check(hits)
+        if not question.exact:
+            self.recalls[self._encoding].append(recall)
 
     def _check_coverage(self, coverage: Any) -> None:
         found = (coverage.shards_answered, coverage.documents_total, coverage.documents_covered)
         wanted = (self.shape.shards, len(self.oracle.documents), len(self.oracle.documents))
         if found != wanted:
             raise Difference(f"{self.shape.name} step {self._step}: coverage {found}, must be {wanted}")
-
-    def _k(self) -> int:
-        return self._random.choice([1, 3, 10, 10, 10, 30, 100, 1000])
 
     def _fields(self, *names: str) -> dict[str, bool]:
         return {name: self._random.random() < 0.4 for name in names}
