@@ -9,6 +9,9 @@ under that version: the replicas' graphs differ a little, and the queries of a w
 import asyncio
 import contextlib
 import json
+import os
+import random
+import secrets
 import sys
 from collections.abc import AsyncIterator
 
@@ -24,6 +27,7 @@ from kintsugi.sdk.rollout import Rollout, Step, rollout
 
 pytestmark = pytest.mark.cluster
 
+SEED = int(os.environ.get("KINTSUGI_TEST_SEED", "0")) or secrets.randbelow(2**31)
 COLLECTION = "docs"
 WINDOW = 200
 # Builds take long enough to be seen and killed, and share the cores with the searchers.
@@ -167,6 +171,36 @@ async def test_a_server_killed_around_a_swap_comes_back_and_goes_on(new_cluster)
                 cluster.start_process("shard-0", {"KINTSUGI_FAILPOINTS": following})
             await ready(cluster)
             await encoded(client)
+        await settled(client)
+        await nothing_is_lost(client, COLLECTION, known, writer)
+
+
+@pytest.mark.long
+async def test_many_changes_with_kills_at_random_moments_are_noticed_by_nobody(new_cluster):
+    """Every kind of encoding after the other; during each change a shard server is killed, after it
+    Redis, and both come back."""
+    cluster, known, rng = new_cluster(env=SLOW_BUILDS), Known(), random.Random(SEED)
+    print(f"KINTSUGI_TEST_SEED={SEED}")
+    async with AsyncClient(cluster.addresses) as client:
+        await known.create(client, COLLECTION, "i8", shards=2, replicas=2)
+        await encoded(client)
+        searchers = Searchers(cluster.addresses, COLLECTION, known)
+        writer = Writer(client, COLLECTION, searched=lambda: len(searchers.recalls))
+        async with searchers, never_two_builds(client):
+            for encoding in ("binary", "f16", "recurrent-2", "e4m3", "recurrent-4", "bf16", "auto", "f32"):
+                victim = rng.choice(("shard-0", "shard-1"))
+                async with writing(writer):
+                    await client.encode_collection(COLLECTION, encoding)
+                    seen = len(searchers.recalls) + rng.randrange(1500)
+                    await until(lambda seen=seen: len(searchers.recalls) >= seen, "searches before the kill")
+                    cluster.kill(victim)
+                    await restart(cluster, victim)
+                    await encoded(client)
+                # Without writers: what is in flight when Redis dies may stay unknown, which is not the question here.
+                cluster.kill("valkey")
+                await restart(cluster, "valkey")
+                await settled(client)
+            assert searchers.failures == []
         await settled(client)
         await nothing_is_lost(client, COLLECTION, known, writer)
 
