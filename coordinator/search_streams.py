@@ -93,7 +93,8 @@ class _Stream:
         self._waiting[number] = answer
         try:
             async with asyncio.timeout(deadline.remaining_s):
-                await self._write(message)
+                # gRPC ends the whole stream when a write is cancelled: whoever gives up leaves it to its end.
+                await asyncio.shield(self._write(message))
                 told = await answer
         except TimeoutError as error:
             raise DeadlineExceeded("no answer within the deadline") from error

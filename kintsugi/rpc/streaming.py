@@ -57,21 +57,31 @@ class StreamedCalls(Generic[Request]):
     async def run(self, context: Context, request_of: Callable[[Any], Request | None]) -> None:
         """Serves one stream to its end. `request_of` finds the request in a message, None in one that gives up."""
         running: dict[int, asyncio.Task[None]] = {}
+        # Whose answers are ready. They leave even when given up: after a write that is cancelled, gRPC refuses the next.
+        leaving: set[int] = set()
         writing = asyncio.Lock()
+
+        async def answer(number: int, serve: Callable[[], Awaitable[Any]]) -> None:
+            message = await serve()
+            leaving.add(number)
+            async with writing:
+                await context.write(message)
+
+        def forget(number: int, _task: asyncio.Task[None]) -> None:
+            running.pop(number, None)
+            leaving.discard(number)
 
         async def read() -> None:
             while (message := await context.read()) is not grpc.aio.EOF:
-                request = request_of(message)
+                request, number = request_of(message), message.number
                 if request is None:
-                    if (given_up := running.get(message.number)) is not None:
+                    if (given_up := running.get(number)) is not None and number not in leaving:
                         given_up.cancel()
                     continue
                 headers = [(header.key, header.value) for header in message.headers]
-                task = asyncio.create_task(
-                    self._answer(context, writing, message.number, request, TimeLeft(message.timeout_s), headers)
-                )
-                running[message.number] = task
-                task.add_done_callback(functools.partial(_forget, running, message.number))
+                serve = functools.partial(self._served, number, request, TimeLeft(message.timeout_s), headers)
+                task = running[number] = asyncio.create_task(answer(number, serve))
+                task.add_done_callback(functools.partial(forget, number))
 
         reading, draining = asyncio.create_task(read()), asyncio.create_task(self._draining.wait())
         try:
@@ -84,33 +94,22 @@ class StreamedCalls(Generic[Request]):
             for task in (reading, draining, *running.values()):
                 task.cancel()
 
-    async def _answer(
-        self,
-        context: Context,
-        writing: asyncio.Lock,
-        number: int,
-        request: Request,
-        time_left: TimeLeft,
-        headers: Sequence[tuple[str, str]],
-    ) -> None:
+    async def _served(
+        self, number: int, request: Request, time_left: TimeLeft, headers: Sequence[tuple[str, str]]
+    ) -> Any:
+        """The message with the answer to one request, or with its status."""
         served, code = self._method.begin(headers), OK
         try:
-            message = _bounded(self._pack(number, await self._serve(request, time_left), b""))
+            return _bounded(self._pack(number, await self._serve(request, time_left), b""))
         except asyncio.CancelledError:
             code = CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 -- the edge of the process: everything becomes a status
             known = known_error(error, self._name)
             code = code_of(known).name
-            message = self._pack(number, None, to_rich_status(known).SerializeToString())
+            return self._pack(number, None, to_rich_status(known).SerializeToString())
         finally:
             served.end(code)
-        async with writing:
-            await context.write(message)
-
-
-def _forget(running: dict[int, asyncio.Task[None]], number: int, _task: asyncio.Task[None]) -> None:
-    running.pop(number, None)
 
 
 def _bounded(message: Any) -> Any:

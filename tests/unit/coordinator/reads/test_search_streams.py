@@ -20,6 +20,8 @@ from kintsugi.rpc.server import RpcServer, remaining_s
 from kintsugi.rpc.streaming import StreamedCalls
 
 SOON_S = 10.0
+# So long that a write takes a while.
+LONG_BYTES = 4_000_000
 
 
 class Shard(ShardServicer):
@@ -55,6 +57,8 @@ class Shard(ShardServicer):
                 raise ValueError("secret detail")
             case "huge":
                 return shard_pb2.ShardSearchResponse(scores=bytes(MAX_MESSAGE_BYTES))
+            case "long":
+                return shard_pb2.ShardSearchResponse(documents=request.k, scores=bytes(LONG_BYTES))
             case "slow":
                 self.entered.set()
                 try:
@@ -178,6 +182,36 @@ async def test_who_no_longer_waits_gives_its_search_up_at_the_server():
         given_up.cancel()
         await soon(world.shard.cancelled)
         assert (await world.search(k=2)).documents == 2
+        assert world.shard.streams == 1
+
+
+async def test_who_gives_up_while_its_message_is_written_ends_nothing_else():
+    """The stream goes on, and so does whoever waits on it: gRPC ends a stream whose write is cancelled."""
+    async with World() as world:
+        waiting = asyncio.create_task(world.search("slow", k=7))
+        await soon(world.shard.entered)
+        for turns in (1, 2, 3) * 3:
+            given_up = asyncio.create_task(world.search(queries=bytes(LONG_BYTES)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            given_up.cancel()
+            await asyncio.wait({given_up})
+        world.shard.release.set()
+        assert (await waiting).documents == 7
+        assert world.shard.streams == 1
+
+
+async def test_who_gives_up_while_its_answer_is_written_ends_nothing_else():
+    """The answers behind it arrive: gRPC refuses to write on after a write that was cancelled."""
+    async with World() as world:
+        for _ in range(5):
+            waiting = [asyncio.create_task(world.search("long", k=k)) for k in range(12)]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for given_up in waiting[1::3]:
+                given_up.cancel()
+            found = await asyncio.gather(*waiting, return_exceptions=True)
+            kept = [k for k in range(12) if k % 3 != 1]
+            assert [found[k].documents for k in kept] == kept
         assert world.shard.streams == 1
 
 
