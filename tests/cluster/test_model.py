@@ -24,11 +24,12 @@ pytestmark = pytest.mark.cluster
 
 SHAPES = (
     # Large enough for a calibrated graph index.
-    Shape("cosine-f32", "cosine", "f32", 24, 1, 2, pool=4000, seeded=2500, share=0.4, encodings=("auto", "i8", "f16")),
-    Shape("dot-f16", "dot", "f16", 16, 2, 2, pool=300, seeded=0, share=0.2, encodings=("auto", "i8", "f16")),
-    Shape("l2-f32", "l2", "f32", 33, 3, 1, pool=600, seeded=200, share=0.2, encodings=("auto", "i8", "bf16")),
-    Shape("cosine-f16", "cosine", "f16", 8, 2, 1, pool=60, seeded=0, share=0.2, encodings=("auto", "i8", "f16")),
-)
+    Shape("cosine-f32", "cosine", "f32", 24, 1, 2, pool=4000, seeded=2500, share=0.4,
+          encodings=("auto", "i8", "f16", "binary", "recurrent-2")),
+    Shape("dot-f16", "dot", "f16", 16, 2, 2, pool=300, seeded=0, share=0.2, encodings=("auto", "i8", "e4m3", "binary")),
+    Shape("l2-f32", "l2", "f32", 33, 3, 1, pool=600, seeded=200, share=0.2, encodings=("auto", "i8", "bf16", "i8+pca-24")),
+    Shape("cosine-f16", "cosine", "f16", 8, 2, 1, pool=60, seeded=0, share=0.2, encodings=("auto", "i8", "binary")),
+)  # fmt: skip
 WHOLE = "whole cluster"
 FAULTS = tuple(
     (name, number)

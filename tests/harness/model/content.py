@@ -62,7 +62,7 @@ class Content:
 
     def pick(self, count: int) -> list[int | str]:
         """Different ids, half of them of existing documents."""
-        existing = self._oracle.sorted_ids()
+        existing = self._oracle.columns.ids
         picked = [
             self._random.choice(existing) if existing and self._random.random() < 0.5 else self._random.choice(self.ids)
             for _ in range(count)
@@ -115,7 +115,7 @@ class Content:
     def doomed(self) -> Filter:
         """A filter to delete by: mostly of a few documents, so that some are left to be searched."""
         broad = self._world.filter()
-        share = self._oracle.fulfilling(broad).mean() if self._oracle.documents else 0.0
+        share = self._oracle.columns.fulfilling(broad).mean() if self._oracle.documents else 0.0
         spared = share > 0.05 and (self._shape.pool > 100 or self._random.random() < 0.9)
         return AllOf((broad, self._world.narrow())) if spared else broad
 

@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from harness.model.facts import Facts, facts_of, fulfilling
+from harness.model.columns import Columns
+from harness.model.facts import facts_of
 from kintsugi.filters.tree import Filter
-from kintsugi.ids import DocId, order_key, shard_of
+from kintsugi.ids import DocId, shard_of
 
 _HISTORY = 12
 
@@ -69,10 +70,6 @@ class Known:
     version: int
     above: int
 
-    @property
-    def facts(self) -> Facts:
-        return facts_of(self.attributes)
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -82,14 +79,14 @@ class Outcome:
 
 
 class Oracle:
-    def __init__(self, name: str, metric: str, shards: int) -> None:
+    def __init__(self, name: str, metric: str, shards: int, dimension: int) -> None:
         self.name = name
         self.metric = metric
         self.shards = shards
         self.documents: dict[DocId, Known] = {}
         self._history: dict[DocId, deque[str]] = defaultdict(lambda: deque(maxlen=_HISTORY))
         self._highest = [0] * shards
-        self._sorted: tuple[list[DocId], Any, list[Facts]] | None = None
+        self.columns = Columns(dimension)
 
     # --- Writes
 
@@ -120,7 +117,6 @@ class Oracle:
             self._apply(item, outcome, floor, told=told)
             newest[shard] = max(newest[shard], outcome.version)
         self._highest = newest
-        self._sorted = None
 
     def _apply(self, item: Item, outcome: Outcome, floor: int, *, told: bool) -> None:
         known = self.documents.get(item.id)
@@ -132,26 +128,31 @@ class Oracle:
             self.same(item.id, "version of a deletion", outcome.version, 0)
             if told:
                 self.same(item.id, "found", outcome.found, known is not None)
-            self.documents.pop(item.id, None)
+            self._remove(item.id)
         elif item.kind is Kind.PATCH:
             assert known is not None
             assert item.attributes is not None
             if known.version:
                 self.same(item.id, "version after an attributes-only update", outcome.version, known.version)
             known.attributes = item.attributes
+            self.columns.change_facts(item.id, facts_of(item.attributes))
             self.learn(item.id, outcome.version)
         else:
             if told and outcome.version <= floor:
                 self.differ(item.id, f"version {outcome.version} of a new write is not above {floor}")
             version = outcome.version if told else 0
             self.documents[item.id] = Known(item.vector, item.attributes or "", item.text, version, floor)
+            self.columns.put(item.id, item.vector, facts_of(item.attributes or ""))
+
+    def _remove(self, doc_id: DocId) -> None:
+        if self.documents.pop(doc_id, None) is not None:
+            self.columns.remove(doc_id)
 
     def delete_all(self, step: int, ids: Sequence[DocId], what: str) -> None:
         """Takes in that these documents are gone, by a write that names none."""
         for doc_id in ids:
             self.note(step, doc_id, what)
-            del self.documents[doc_id]
-        self._sorted = None
+            self._remove(doc_id)
 
     def learn(self, doc_id: DocId, version: int) -> None:
         known = self.documents[doc_id]
@@ -175,20 +176,9 @@ class Oracle:
         if vector is not None and vector.tobytes() != known.vector.tobytes():
             self.differ(doc_id, f"vector {vector[:4]}..., must be {known.vector[:4]}...")
 
-    def sorted_ids(self) -> list[DocId]:
-        return self._columns()[0]
-
-    def _columns(self) -> tuple[list[DocId], Any, list[Facts]]:
-        if self._sorted is None:
-            ids = sorted(self.documents, key=order_key)
-            known = [self.documents[doc_id] for doc_id in ids]
-            rows = np.asarray([one.vector for one in known], np.float64) if known else np.empty((0, 1))
-            self._sorted = ids, rows, [one.facts for one in known]
-        return self._sorted
-
     def scores(self, query: Any) -> Any:
         """Of all documents, in the order of their ids. Equal vectors get equal scores: rows are summed alike."""
-        rows, query = self._columns()[1], np.asarray(query, np.float64)
+        rows, query = self.columns.vectors, np.asarray(query, np.float64)
         if self.metric == "l2":
             return -((rows - query) ** 2).sum(axis=1)
         dots = (rows * query).sum(axis=1)
@@ -196,17 +186,9 @@ class Oracle:
             return dots
         return dots / np.sqrt((rows * rows).sum(axis=1) * (query * query).sum())
 
-    def facts(self) -> list[Facts]:
-        """Of all documents, in the order of their ids."""
-        return self._columns()[2]
-
-    def fulfilling(self, condition: Filter | None) -> Any:
-        """For which documents, in the order of their ids, the filter holds."""
-        facts = self.facts()
-        return np.ones(len(facts), np.bool_) if condition is None else fulfilling(condition, facts)
-
     def ids_fulfilling(self, condition: Filter) -> list[DocId]:
-        return [doc_id for doc_id, holds in zip(self.sorted_ids(), self.fulfilling(condition), strict=True) if holds]
+        columns = self.columns
+        return [doc_id for doc_id, holds in zip(columns.ids, columns.fulfilling(condition), strict=True) if holds]
 
     # --- Differences
 

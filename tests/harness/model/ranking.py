@@ -50,7 +50,7 @@ def close(one: float, other: float) -> bool:
 
 def between_scores(oracle: Oracle, query: Any, condition: Filter | None, place: float) -> float:
     """A least score that no rounding moves across a document: `place` of the way down the ranking."""
-    scores = np.sort(oracle.scores(query)[oracle.fulfilling(condition)])[::-1]
+    scores = np.sort(oracle.scores(query)[oracle.columns.fulfilling(condition)])[::-1]
     gaps = np.flatnonzero(scores[:-1] - scores[1:] > 100 * SCORE_TOLERANCE * np.maximum(1.0, np.abs(scores[1:])))
     if not len(gaps):
         return float(scores[-1]) - 1.0 if len(scores) else 0.0
@@ -64,16 +64,16 @@ class Judge:
     def __init__(self, oracle: Oracle, query: Any, question: Question) -> None:
         self._oracle = oracle
         self._question = question
-        self._ids = oracle.sorted_ids()
+        self._ids = oracle.columns.ids
         scores = oracle.scores(query)
-        fulfilling = np.flatnonzero(oracle.fulfilling(question.filter))
-        self._allowed = set(fulfilling.tolist())
+        self._allowed = oracle.columns.fulfilling(question.filter)
+        fulfilling = np.flatnonzero(self._allowed)
         order = fulfilling[np.argsort(-scores[fulfilling], kind="stable")]
         if question.min_score is not None:
             order = order[scores[order] >= question.min_score]
         self._scores = scores
         self._order = order.tolist()
-        self._place_of = {doc_id: place for place, doc_id in enumerate(self._ids)}
+        self._place_of = oracle.columns.place_of
 
     def check(self, hits: Sequence[Any]) -> float:
         """Raises Difference, or returns the recall: 1 in exact mode."""
@@ -87,7 +87,7 @@ class Judge:
         place = self._place_of.get(hit.id)
         if place is None:
             self._differ(hit.id, f"found in version {hit.version}, it must not exist")
-        if place not in self._allowed:
+        if not self._allowed[place]:
             self._differ(hit.id, f"found, but does not fulfil the filter: {self._oracle.documents[hit.id].attributes}")
         self._oracle.learn(hit.id, hit.version)
         if not close(hit.score, self._scores[place]):
@@ -156,7 +156,7 @@ class Judge:
 
     def _members(self) -> dict[Fact, list[int]]:
         """The places of each group's documents, best first; groups from the best."""
-        facts, members = self._oracle.facts(), {}
+        facts, members = self._oracle.columns.facts, {}
         for place in self._order:
             group = facts[place].groups.get(self._question.group_by)
             if group is not None:
@@ -165,7 +165,7 @@ class Judge:
 
     def _found_groups(self, hits: Sequence[Any]) -> dict[Fact, list[Any]]:
         found: dict[Fact, list[Any]] = {}
-        facts = self._oracle.facts()
+        facts = self._oracle.columns.facts
         for (kind, value), run in itertools.groupby(hits, key=lambda hit: fact_of(hit.group)):
             group = kind, value
             if group in found:

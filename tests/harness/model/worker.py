@@ -46,7 +46,7 @@ class Worker:
         self, shape: Shape, addresses: list[str], seed: str, done: Callable[[int], None], is_calm: Callable[[], bool]
     ) -> None:
         self.shape = shape
-        self.oracle = Oracle(shape.name, shape.metric, shape.shards)
+        self.oracle = Oracle(shape.name, shape.metric, shape.shards, shape.dimension)
         self.recalls: dict[str, list[float]] = defaultdict(list)
         self._client = AsyncClient(addresses, timeout_s=PATIENCE_S)
         self._connection = Connection(addresses, RetryPolicy(), Clock())
@@ -298,7 +298,7 @@ class Worker:
     async def _count_by_filter(self) -> int:
         condition = self._content.filter()
         count = await self._client.count(self.shape.name, filter=condition, at_least=self._token)
-        wanted = int(self.oracle.fulfilling(condition).sum())
+        wanted = int(self.oracle.columns.fulfilling(condition).sum())
         if count != wanted:
             raise Difference(f"{self.shape.name} step {self._step}: count {count}, must be {wanted} of {condition}")
         return 1
@@ -310,7 +310,7 @@ class Worker:
         fields = self._fields("attributes", "text", "vectors")
         walk = self._client.scroll(self.shape.name, limit, at_least=self._token, **fields)
         documents = [document async for document in walk]
-        self._check_documents(documents, self.oracle.sorted_ids())
+        self._check_documents(documents, self.oracle.columns.ids)
         return len(documents) // limit + 1
 
     async def _search(self) -> int:
