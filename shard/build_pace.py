@@ -31,11 +31,15 @@ class BuildPace:
         """A build took so long. What several owe adds up."""
         rest_s = seconds * (1.0 / self._share - 1.0)
         with self._guard:
-            self._rest_until = max(self._rest_until, self._clock()) + rest_s
+            now = self._clock()
+            # What was owed before is forgiven while nobody searches: else the first search would stop a long build for long.
+            owed_until = now if self._nobody_searches(now) else max(self._rest_until, now)
+            self._rest_until = owed_until + rest_s
 
     def rest_s(self) -> float:
         """How long builds have to rest from now. 0 while nobody searches, whatever they owe."""
         now = self._clock()
-        if now - self._searched_at > SEARCHING_S:
-            return 0.0
-        return max(0.0, self._rest_until - now)
+        return 0.0 if self._nobody_searches(now) else max(0.0, self._rest_until - now)
+
+    def _nobody_searches(self, now: float) -> bool:
+        return now - self._searched_at > SEARCHING_S

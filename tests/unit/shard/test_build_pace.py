@@ -40,6 +40,16 @@ def test_nobody_rests_while_nobody_searches(clock):
     assert pace.rest_s() == 0
 
 
+def test_a_long_build_that_nobody_searched_beside_owes_no_more_than_its_last_step(clock):
+    """The first search after ten minutes of steps does not stop the build for an hour."""
+    pace = BuildPace(0.1, clock)
+    for _ in range(600):
+        clock.now += 1.0
+        pace.worked(1.0)
+    pace.searched()
+    assert pace.rest_s() == pytest.approx(9.0)
+
+
 def test_several_builds_share_one_share(clock):
     """The rests of two that worked at once add up, and end."""
     pace = BuildPace(0.5, clock)
