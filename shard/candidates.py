@@ -96,7 +96,9 @@ class IndexCandidates:
             given = self._graph(queries[places], hits, step.count, searched, masked)
             for place, rows in zip(places, given, strict=True):
                 found[place] = rows if self.are_in_order else rows[: searched.wanted]
-            short = [at for at, count in enumerate(masked.fulfilling) if count < searched.sufficient]
+            # Whoever wants hardly more candidates than hits cannot do with a part of them.
+            enough = max(searched.sufficient, min(hits, searched.matches))
+            short = [at for at, count in enumerate(masked.fulfilling) if count < enough]
             places = [places[at] for at in short]
             if not places:
                 return places

@@ -112,6 +112,16 @@ def test_candidates_per_hit_may_be_named(world):
     assert world.recall(0, rows, found) == 1.0
 
 
+def test_one_candidate_per_hit_still_gives_all_hits(world):
+    """Nobody is left short of hits, who would have to be searched for exactly."""
+    for place in range(len(world.queries)):
+        for size in (400, 1000, 2000, 3500):
+            (found,) = world.find(
+                world.queries[place : place + 1], chosen(world, place, size, "none"), 1.0, **GRAPH_IS_FREE
+            )
+            assert len(found.rows) >= K
+
+
 def test_nothing_matches(world):
     """No candidates, no error."""
     found = world.find(world.queries[:2], np.empty(0, dtype=np.uint64))
