@@ -188,5 +188,5 @@ def test_the_cluster_equals_an_oracle_through_random_restarts(new_cluster: Calla
 @pytest.mark.long
 @pytest.mark.timeout(3 * 3600)
 def test_the_cluster_equals_an_oracle_for_a_long_time(new_cluster: Callable[..., LocalCluster]):
-    """500,000 operations and each kind of fault ten times: no difference."""
+    """500,000 operations and each kind of fault 25 times: no difference."""
     run_model(new_cluster, operations=500_000, faults=25 * len(FAULTS))
