@@ -23,7 +23,7 @@ _MAGIC = b"KINTENCD"
 # Magic, version, checksum of the rest; behind it the length of the description.
 _HEADER = struct.Struct("<8sI32s")
 _LENGTH = struct.Struct("<I")
-_DTYPES = ("<f4", "<f2", "|u1", "|i1")
+_DTYPES = ("<f4", "<f2", "<u2", "|i1")
 
 
 class _ArrayReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,6 +32,11 @@ class _ArrayReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dtype: str
     shape: list[int]
     offset: int
+
+
+# Made once, and before any thread needs it: msgspec crashes when two threads are the first to decode the same type. The
+# hook that resolves arrays differs from call to call, the knowledge of the types does not.
+_KNOWN_TYPES = (msgspec.json.Decoder(Encoding), msgspec.json.Decoder(_ArrayReference))
 
 
 def pack(encoding: Encoding) -> bytes:

@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 
 from kintsugi.ann.elements import F32Matrix, F32Vector, even_queries
-from kintsugi.ann.int8 import USEARCH_METRIC
+from kintsugi.ann.int8 import LARGEST_CODE, USEARCH_METRIC, calibrate
 from kintsugi.metrics import Metric
 
 CastType = Literal["f32", "f16", "bf16", "e4m3"]
 
 _BYTES: dict[CastType, int] = {"f32": 4, "f16": 2, "bf16": 2, "e4m3": 1}
 # The largest number of the types that elements could exceed.
-LARGEST: dict[CastType, float] = {"f16": 65504.0, "e4m3": 448.0}
+_LARGEST: dict[CastType, float] = {"f16": 65504.0, "e4m3": 448.0}
 
 
 class Cast(msgspec.Struct, frozen=True, tag="cast"):
@@ -43,21 +43,29 @@ class Cast(msgspec.Struct, frozen=True, tag="cast"):
 
     def codes(self, elements: F32Matrix) -> F32Matrix:
         """What usearch is given: f32, which it rounds as it takes it."""
-        largest = LARGEST.get(self.dtype)
+        largest = _LARGEST.get(self.dtype)
         if largest is None:
             return elements
-        return np.clip(elements * np.float32(self.scale), -largest, largest)
+        return np.asarray(np.clip(elements * np.float32(self.scale), -largest, largest), dtype=np.float32)
 
     def query_codes(self, metric: Metric, elements: F32Matrix) -> F32Matrix:
-        if metric is Metric.L2 or self.dtype not in LARGEST:
+        if metric is Metric.L2 or self.dtype not in _LARGEST:
             return self.codes(elements)
-        return even_queries(elements) * np.float32(_QUERY_PEAK[self.dtype])
+        return np.asarray(even_queries(elements) * np.float32(_PEAK[self.dtype]), dtype=np.float32)
 
     def errors(self, elements: F32Matrix) -> F32Vector:
         """Whether elements of each vector are beyond the range."""
-        largest = LARGEST.get(self.dtype, np.inf)
+        largest = _LARGEST.get(self.dtype, np.inf)
         return np.asarray(np.max(np.abs(elements), axis=1) * self.scale > largest, dtype=np.float32)
 
 
-# The element of the largest magnitude of each query becomes this, if a query's length does not matter.
-_QUERY_PEAK: dict[CastType, float] = {"f16": 1.0, "e4m3": 448.0}
+# What an element as large as nearly the largest of the sample becomes: far enough below the largest number for others
+# that are larger, far enough above the smallest for those that are smaller.
+_PEAK: dict[CastType, float] = {"f16": 16.0, "e4m3": 64.0}
+
+
+def fit_cast(dtype: CastType, metric: Metric, elements: F32Matrix) -> Cast:
+    if dtype not in _PEAK:
+        return Cast(dtype, elements.shape[1])
+    int8 = calibrate(metric, elements)
+    return Cast(dtype, elements.shape[1], int8.scale * _PEAK[dtype] / LARGEST_CODE)

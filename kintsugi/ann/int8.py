@@ -11,8 +11,10 @@ import numpy.typing as npt
 from kintsugi.ann.elements import F32Matrix, F32Vector, even_queries, relative_errors
 from kintsugi.metrics import Metric
 
-QUANTILE = 0.9995
-_MAX_CODE = 127.0
+# Few elements are clipped, and the others get finer steps. With inner products the hits are long vectors, whose elements
+# are those that would be clipped: there nearly none may be.
+_QUANTILE = {Metric.COSINE: 0.9995, Metric.DOT: 0.99999, Metric.L2: 0.9995}
+LARGEST_CODE = 127.0
 # On normalised vectors `cos` of the codes corrects what rounding did to their lengths.
 USEARCH_METRIC = {Metric.COSINE: "cos", Metric.DOT: "ip", Metric.L2: "l2sq"}
 
@@ -45,7 +47,7 @@ class Int8(msgspec.Struct, frozen=True, tag="int8"):
 
     def query_codes(self, metric: Metric, elements: F32Matrix) -> Codes:
         # Distances, other than angles and products, need both sides on one scale.
-        return self.codes(elements) if metric is Metric.L2 else _clip(even_queries(elements) * np.float32(_MAX_CODE))
+        return self.codes(elements) if metric is Metric.L2 else _clip(even_queries(elements) * np.float32(LARGEST_CODE))
 
     def errors(self, elements: F32Matrix) -> F32Vector:
         """What rounding and clipping did to each vector, relative to its length."""
@@ -54,17 +56,17 @@ class Int8(msgspec.Struct, frozen=True, tag="int8"):
 
 def _clip(scaled: F32Matrix) -> Codes:
     np.rint(scaled, out=scaled)
-    np.clip(scaled, -_MAX_CODE, _MAX_CODE, out=scaled)
+    np.clip(scaled, -LARGEST_CODE, LARGEST_CODE, out=scaled)
     return scaled.astype(np.int8)
 
 
-def calibrate(elements: F32Matrix, quantile: float = QUANTILE) -> Int8:
+def calibrate(metric: Metric, elements: F32Matrix) -> Int8:
     """Chooses the scale by a sample of the elements as they will be encoded (normalised for cosine)."""
     magnitudes = np.abs(elements).ravel()
-    bound = float(np.quantile(magnitudes, quantile)) if magnitudes.size else 0.0
+    bound = float(np.quantile(magnitudes, _QUANTILE[metric])) if magnitudes.size else 0.0
     if bound == 0.0 and magnitudes.size:
         bound = float(magnitudes.max())
-    scale = _MAX_CODE / bound if bound > 0.0 else 1.0
+    scale = LARGEST_CODE / bound if bound > 0.0 else 1.0
     # Elements near the smallest float would need an infinite scale.
     scale = min(scale, float(np.finfo(np.float32).max) / 1e6)
     return Int8(elements.shape[1], scale)

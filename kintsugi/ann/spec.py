@@ -9,8 +9,12 @@ from enum import StrEnum
 
 import msgspec
 
+from kintsugi.metrics import Metric
+
 MIN_BITS, MAX_BITS = 2, 4
 MIN_REDUCED = 8
+# Of the matrix of principal components: 24 MiB of the 32 that an encoding may take.
+MAX_COMPONENT_ELEMENTS = 12 * 2**20
 
 _NAME = re.compile(r"(?P<kind>[a-z0-9]+?)(?:-(?P<bits>\d+))?(?:\+prefix-(?P<prefix>\d+)|\+pca-(?P<pca>\d+))?")
 
@@ -25,6 +29,10 @@ class EncodingKind(StrEnum):
     I8 = "i8"
     BINARY = "binary"
     RECURRENT = "recurrent"
+
+
+# Kinds that keep directions only.
+SIGNS = frozenset({EncodingKind.BINARY, EncodingKind.RECURRENT})
 
 
 class EncodingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,20 +74,35 @@ def parse_name(name: str) -> EncodingSpec:
     return spec
 
 
-def problem_of(spec: EncodingSpec, dimension: int | None = None) -> tuple[str, str, str] | None:
+def problem_of(
+    spec: EncodingSpec, dimension: int | None = None, metric: Metric | None = None
+) -> tuple[str, str, str] | None:
     """What is wrong with a specification, as (field, what it is, what it must be); None when nothing is."""
     if spec.is_automatic:
         given = spec.bits or spec.prefix or spec.pca or spec.oversampling
         return ("kind", "is not set", "must be set when another field is") if given else None
+    if metric is Metric.L2 and spec.kind in SIGNS:
+        return "kind", f"is {spec.kind}", f"must be another one with metric {metric}"
+    return _problem_of_bits(spec) or _problem_of_reduction(spec, dimension)
+
+
+def _problem_of_bits(spec: EncodingSpec) -> tuple[str, str, str] | None:
     if spec.kind is EncodingKind.RECURRENT:
         if not MIN_BITS <= spec.bits <= MAX_BITS:
             return "bits", f"is {spec.bits}", f"must be {MIN_BITS} to {MAX_BITS}"
     elif spec.bits:
         return "bits", f"is {spec.bits}", f"must be 0 with encoding {spec.kind}"
+    return None
+
+
+def _problem_of_reduction(spec: EncodingSpec, dimension: int | None) -> tuple[str, str, str] | None:
     if spec.prefix and spec.pca:
         return "pca", f"is {spec.pca}", "must be 0 when prefix is set"
+    most = dimension
+    if spec.pca and dimension is not None:
+        most = min(dimension, MAX_COMPONENT_ELEMENTS // dimension)
     for field, value in (("prefix", spec.prefix), ("pca", spec.pca)):
-        if value and (value < MIN_REDUCED or (dimension is not None and value > dimension)):
-            most = f" to {dimension}" if dimension is not None else " or more"
-            return field, f"is {value}", f"must be {MIN_REDUCED}{most}"
+        if value and (value < MIN_REDUCED or (most is not None and value > most)):
+            bound = f" to {most}" if most is not None else " or more"
+            return field, f"is {value}", f"must be {MIN_REDUCED}{bound}"
     return None

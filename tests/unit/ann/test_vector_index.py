@@ -9,7 +9,6 @@ import pytest
 from kintsugi.ann.elements import prepare
 from kintsugi.ann.encoding import f32
 from kintsugi.ann.fitting import fit
-from kintsugi.ann.int8 import calibrate
 from kintsugi.ann.spec import EncodingKind, EncodingSpec
 from kintsugi.ann.vector_index import GraphParameters, TurnLock, VectorIndex
 from kintsugi.metrics import Metric
@@ -85,29 +84,6 @@ def test_loading_another_file_is_refused(tmp_path):
     index.save(tmp_path / "two")
     with pytest.raises(ValueError, match="expected 1 x 16"):
         VectorIndex.load(tmp_path / "two", index.encoding, GRAPH, counters)
-
-
-def test_calibrated_codes_use_the_whole_range():
-    """Scaling by the quantile spreads codes, rounds, and clips what is beyond."""
-    vectors = data(2000) * 0.01
-    vectors[0, 0] = 5.0
-    calibration = calibrate(vectors)
-    codes = calibration.codes(vectors)
-    assert codes[0, 0] == 127
-    assert codes.min() <= -120
-    assert np.abs(codes - vectors * calibration.scale)[np.abs(codes) < 127].max() <= 0.5001
-
-
-@pytest.mark.parametrize("constant", [0.0, 1e-38, 1e38])
-def test_degenerate_samples_give_a_usable_scale(constant):
-    """All-zero and extreme samples calibrate to finite codes."""
-    vectors = np.full((10, 4), constant, dtype=np.float32)
-    calibration = calibrate(vectors)
-    assert np.isfinite(calibration.scale)
-    assert (
-        calibration.codes(vectors).tolist()
-        == [[127 if constant > 1e-30 else int(calibration.codes(vectors)[0, 0])] * 4] * 10
-    )
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e3])
