@@ -89,7 +89,10 @@ def answer(
         short = _short(ranked, asked)
     else:
         ranked, columns, groups = _grouped(ranked, columns, call, call.group)
-        short = np.zeros(len(ranked), dtype=np.bool_)
+        # Candidates of groups are the hits themselves: whoever lost one lost its place among them.
+        short = np.array(
+            [len(one.places) < len(rows) for one, rows in zip(ranked, candidates, strict=True)], dtype=np.bool_
+        )
     if call.min_score is not None:
         ranked = [one.reaching(call.min_score) for one in ranked]
     clock.lap(Stage.COLUMNS)

@@ -91,10 +91,14 @@ class BatchSearch:
                 # Matched and scored once more: a document may have changed between its block and now.
                 if call.filter is not None:
                     matches = snapshot.match(call.filter)
-                    rows = [some[matches.contains(some)] for some in rows]
+                    left = [some[matches.contains(some)] for some in rows]
+                else:
+                    left = rows
                 asked = self._asked(call.queries, call, matches)
-                answers = answer(snapshot, self._model, asked, rows, StageClock())
-            if not answers.short.any() or self._source.position.seq == seq:
+                answers = answer(snapshot, self._model, asked, left, StageClock())
+            # There are no spare hits of groups.
+            is_lost = call.group is not None and sum(map(len, left)) < sum(map(len, rows))
+            if not (is_lost or answers.short.any()) or self._source.position.seq == seq:
                 break
         times = SearchTimes(started, searched, time.perf_counter(), len(call.queries), sum(map(len, rows)))
         return self._told(answers, index_version, times)

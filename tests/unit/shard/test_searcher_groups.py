@@ -14,6 +14,7 @@ from shard.grouping import group_of
 from shard.indexer import IndexerSettings
 from shard.reader import Fields
 from shard.rebuild_policy import RebuildSettings
+from shard.search_batch import BatchSearch
 from shard.search_call import Grouping, SearchCall
 
 SMALL = IndexerSettings(rebuild=RebuildSettings(calibrate_at=40, rebuild_at=40), graph=GraphParameters(exact_below=0))
@@ -152,3 +153,44 @@ async def test_groups_that_the_index_lacks_are_found(fleet, pairs_of):
         found = await searcher.search(call)
         assert [hit[0] for hit in pairs_of(found, 0)] == [encode("new")]
         assert found.groups == ["new"]
+
+
+class Meddling:
+    """A source that lets somebody write just before one of its states is read."""
+
+    def __init__(self, storage):
+        self._storage = storage
+        self.readings = 0
+        self.meddle_at, self.meddle = 0, None
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def reading(self):
+        self.readings += 1
+        if self.readings == self.meddle_at:
+            self.meddle()
+        return self._storage.reading()
+
+
+@pytest.mark.parametrize("condition", [None, Exists("g")])
+@pytest.mark.parametrize("change", ["delete", "move"])
+def test_an_exact_search_makes_up_for_hits_that_change_before_they_are_read(open_replica, change, condition):
+    """A document that leaves its group while the search goes on is replaced by the next one of the group."""
+    replica = open_replica(8)
+    replica.put(dict(enumerate(vectors(60, 8))), {number: {"g": number % 3} for number in range(60)})
+    query = vectors(1, 8, seed=99)
+    call = SearchCall(query, 2, exact=True, filter=condition, group=Grouping("g", 3))
+    source = Meddling(replica.storage)
+    batches = BatchSearch(source, replica.model)
+    batches.search_exactly(call, 1, lambda: False)
+    best = replica.ranking(query[0])[0][0]
+    source.meddle_at, source.readings = source.readings, 0
+    source.meddle = {"delete": lambda: replica.delete([best]), "move": lambda: replica.patch({best: {"g": "other"}})}[
+        change
+    ]
+    found = batches.search_exactly(call, 1, lambda: False).hits(0, 1)
+    expected = replica.grouped(query[0], 2, "g", 3, condition)
+    assert {(one, group) for one, group in zip(found.ids, found.groups, strict=True)} == {
+        (one, group) for one, _, group in expected
+    }
