@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench import breakdown, encodings, filters
+from bench import breakdown, encodings, filters, promise
 from bench.chart import svg
 from bench.child import ChildFailed
 from bench.report import table
@@ -31,7 +31,7 @@ from kintsugi.metrics import Metric
 T = TypeVar("T")
 
 # Commands of their own, each with its --help.
-TABLES = {"encodings": encodings.main, "filters": filters.main, "breakdown": breakdown.main}
+TABLES = {"encodings": encodings.main, "filters": filters.main, "breakdown": breakdown.main, "promise": promise.main}
 
 _DESCRIPTION = """\
 Measures a cluster of real processes on this machine beside the raw engine (usearch in-process with the same codes,

@@ -28,6 +28,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
+    """`graph_free`: recalls by encoding and oversampling, of codes alone."""
+
     name: str
     metric: str
     vectors: int
@@ -36,6 +38,7 @@ class SetResult:
     k: int
     notes: str
     rows: list[Row]
+    graph_free: dict[str, dict[str, float]]
 
 
 @dataclass(slots=True)
@@ -63,7 +66,15 @@ def _section(one: SetResult) -> str:
     head = ["encoding", "code", "memory", "of f32", "mapped", f"recall@{one.k}", "x",
             *(f"at {tried}" for tried in shared), "throughput", "build s"]  # fmt: skip
     whole = one.rows[0].memory_bytes if one.rows else 1.0
-    return f"{title}\n\n{columns(head, [_cells(row, whole, shared) for row in one.rows])}"
+    table = columns(head, [_cells(row, whole, shared) for row in one.rows])
+    return f"{title}\n\n{table}\n\n{_graph_free(one)}"
+
+
+def _graph_free(one: SetResult) -> str:
+    """Rows are encodings, columns how many candidates per hit are scored exactly."""
+    tried = list(next(iter(one.graph_free.values()), {}))
+    rows = [[name, *(f"{recalls[at]:.4f}" for at in tried)] for name, recalls in one.graph_free.items()]
+    return "Codes alone, no graph, so many candidates per hit scored exactly:\n\n" + columns(["encoding", *tried], rows)
 
 
 def _cells(row: Row, whole: float, shared: list[str]) -> list[str]:

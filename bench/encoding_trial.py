@@ -12,19 +12,20 @@ import numpy.typing as npt
 
 from bench.embeddings import Embeddings
 from bench.processes import memory
+from kintsugi.ann.fitting import fit
 from kintsugi.ann.spec import EncodingSpec
-from kintsugi.tuning.trial import Sizes, Trial
+from kintsugi.tuning.trial import FIT_SAMPLE, Sizes, Trial
 
-_WARM_UP = 5000
+_WARM_UP = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """`anonymous_bytes`: what the process cannot do without, per vector, more than before. `oversampling`: the
-    encoding's own."""
+    """`memory_bytes`: per vector, what the process cannot do without more than before, and extra codes, which lie in a
+    mapped file but are read by every search. `oversampling`: the encoding's own."""
 
     build_s: float
-    anonymous_bytes: float
+    memory_bytes: float
     sizes: Sizes
     oversampling: float
 
@@ -43,10 +44,12 @@ class EncodingTrial:
         seconds = self._trial.build(lambda _done: None)
         grown = _anonymous_bytes() - before
         sizes = self._trial.sizes()
-        return Built(seconds, grown / len(self._ground.vectors), sizes, self._trial.oversampling)
+        return Built(seconds, grown / len(self._ground.vectors) + sizes.extra, sizes, self._trial.oversampling)
 
     def _warm_up(self) -> None:
-        """Libraries take memory for themselves when they are first used."""
+        """Libraries take memory for themselves when they are first used, for a large fit more than for a small one."""
+        dimension = self._ground.vectors.shape[1]
+        fit(self._trial.spec, self._ground.metric, dimension, np.array(self._ground.vectors[:FIT_SAMPLE]), FIT_SAMPLE)
         ground = self._ground
         few = replace(
             ground, vectors=np.array(ground.vectors[:_WARM_UP]), parts=(np.arange(min(_WARM_UP, len(ground.vectors))),)

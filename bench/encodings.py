@@ -4,6 +4,7 @@
 2. f32 is built in a child process and kept; each other encoding in turn in one of its own, which ends before the next.
 3. Memory is what a child has more after the build than before; recall is that of the hits after exact rescoring, at
    several oversamplings; throughput is measured in rounds, right before and after f32's, and told as their ratio.
+4. Codes of signs are also ranked alone, without a graph (graph_free).
 
 The code is that of the shard servers, without RPC and storage: kintsugi/ann behind kintsugi/tuning/trial.py.
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import embeddings
+from bench import embeddings, graph_free
 from bench.child import Child
 from bench.embeddings import Embeddings, Pair
 from bench.encoding_results import EncodingReport, Row, SetResult, markdown
@@ -58,7 +59,7 @@ def run(plan: Plan, command: list[str], tell: Tell) -> EncodingReport:
 
 
 def _measure(plan: Plan, one: Embeddings, tell: Tell) -> SetResult:
-    specs = [parse_name(name) for name in plan.encodings] or encodings(one.dimension)
+    specs = [parse_name(name) for name in plan.encodings] or encodings(one.dimension, one.metric)
     rows = []
     with _child(one, REFERENCE, plan.seed) as reference:
         built: Built = reference.call(EncodingTrial.build)
@@ -71,7 +72,11 @@ def _measure(plan: Plan, one: Embeddings, tell: Tell) -> SetResult:
                 child.call(EncodingTrial.leave)
             tell(f"  {_told(rows[-1])}")
         reference.call(EncodingTrial.leave)
-    return SetResult(one.name, one.metric.value, one.vectors, one.dimension, one.queries, plan.k, one.notes, rows)
+    alone = {spec.name: graph_free.recalls(one.ground(), spec, plan.seed) for spec in graph_free.SPECS}
+    for name, recalls in alone.items():
+        tell(f"  {name:<18} without a graph: {', '.join(f'{value:.3f} at {at}' for at, value in recalls.items())}")
+    shape = one.vectors, one.dimension, one.queries
+    return SetResult(one.name, one.metric.value, *shape, plan.k, one.notes, rows, alone)
 
 
 def _child(one: Embeddings, spec: EncodingSpec, seed: int) -> Child[EncodingTrial]:
@@ -92,7 +97,7 @@ def _row(
     return Row(
         encoding=spec.name,
         code_bytes=built.sizes.code,
-        memory_bytes=built.anonymous_bytes,
+        memory_bytes=built.memory_bytes,
         formula_bytes=built.sizes.memory,
         mapped_bytes=built.sizes.mapped,
         oversampling=built.oversampling,

@@ -2,6 +2,7 @@
 
 from kintsugi import limits
 from kintsugi.ann.spec import EncodingKind, EncodingSpec, problem_of
+from kintsugi.metrics import Metric
 
 REFERENCE = EncodingSpec(EncodingKind.F32)
 # A search looks at some candidates anyway, so that only more of them make a difference: in fine codes to what the graph
@@ -11,10 +12,11 @@ _COARSE = (20.0, 30.0, 50.0, 100.0)
 _COARSE_KINDS = (EncodingKind.BINARY, EncodingKind.RECURRENT)
 
 
-def encodings(dimension: int) -> list[EncodingSpec]:
+def encodings(dimension: int, metric: Metric) -> list[EncodingSpec]:
     """The reference first."""
     kind = EncodingKind
-    half, quarter = dimension // 2, dimension // 4
+    # Of few dimensions less than the least that may be left is too little, which makes these no encodings of their own.
+    half, quarter = max(1, dimension // 2), max(1, dimension // 4)
     listed = [
         REFERENCE,
         *(EncodingSpec(one) for one in (kind.F16, kind.BF16, kind.E4M3, kind.I8)),
@@ -26,7 +28,7 @@ def encodings(dimension: int) -> list[EncodingSpec]:
         EncodingSpec(kind.BINARY),
         EncodingSpec(kind.BINARY, pca=half),
     ]
-    return [spec for spec in listed if not _reduced(spec) or problem_of(spec, dimension) is None]
+    return [spec for spec in listed if problem_of(spec, dimension, metric) is None]
 
 
 def _reduced(spec: EncodingSpec) -> bool:

@@ -47,7 +47,7 @@ def tune(client: Client, name: str, wanted: Wanted, reading: Reading, measuring:
     """Raises FailedPrecondition when the collection is too small or has no such model."""
     found = client.collection(name)
     model, dimension = _model(found, wanted.model)
-    specs = _specs(wanted.encodings, dimension)
+    specs = _specs(wanted.encodings, dimension, Metric(found.metric))
     sample = _draw(client, name, model, wanted, reading)
     ground = _ground(found, dimension, sample, wanted)
     with measuring(tuner.steps(ground, specs)) as watch:
@@ -81,14 +81,14 @@ def _model(found: Collection, wanted: str) -> tuple[str, int]:
     raise FailedPrecondition(f"collection {found.name} has no model {name}, it has {known}")
 
 
-def _specs(names: tuple[str, ...], dimension: int) -> list[EncodingSpec]:
+def _specs(names: tuple[str, ...], dimension: int, metric: Metric) -> list[EncodingSpec]:
     if not names:
-        return grid.encodings(dimension)
+        return grid.encodings(dimension, metric)
     specs = [parse_name(name) for name in names]
     for spec in specs:
         if spec.is_automatic:
             raise InvalidArgument("encoding", "is auto", "must be one that can be measured")
-        if problem := problem_of(spec, dimension):
+        if problem := problem_of(spec, dimension, metric):
             raise InvalidArgument("encoding", f"is {spec.name}, whose {problem[0]} {problem[1]}", problem[2])
     return [grid.REFERENCE, *(spec for spec in dict.fromkeys(specs) if spec != grid.REFERENCE)]
 

@@ -24,7 +24,7 @@ from kintsugi.tuning.ground import Ground, Places
 from kintsugi.tuning.truth import F32Matrix, Scores, best
 
 # What a shard server draws to fit an encoding.
-_FIT_SAMPLE = 10_000
+FIT_SAMPLE = 10_000
 # Queries per call, as under load.
 _BATCH = 16
 _ADD_BLOCK = 2000
@@ -34,10 +34,11 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Bytes per vector. `code` is in memory, without the graph; `memory` all that a shard of the real size cannot do
-    without; `mapped` codes in files that the kernel may drop from memory."""
+    """Bytes per vector. `code` is in memory, without the graph, and `extra` the part of it that is outside of the graph;
+    `memory` is all that a shard of the real size cannot do without; `mapped` codes in files that the kernel may drop."""
 
     code: float
+    extra: float
     memory: float
     mapped: float
 
@@ -79,16 +80,18 @@ class Trial:
 
     def _assemble(self, number: int, vectors: F32Matrix) -> EncodedIndex:
         dimension = vectors.shape[1]
-        chosen = np.random.default_rng(self._seed).permutation(len(vectors))[:_FIT_SAMPLE]
+        chosen = np.random.default_rng(self._seed).permutation(len(vectors))[:FIT_SAMPLE]
         total = self._ground.shard_vectors
         encoding = fit(self.spec, self._ground.metric, dimension, vectors[chosen], total, self._seed)
         return EncodedIndex.create(encoding, self._parameters, self._folder / f"{self.spec.name}-{number}", 0)
 
     def sizes(self) -> Sizes:
         count = self._ground.shard_vectors
-        code = self._parts[0].encoding.code_bytes
+        encoding = self._parts[0].encoding
+        code = encoding.code_bytes
         return Sizes(
             code=code,
+            extra=encoding.extra_bytes,
             memory=index_bytes(count, code, self._parameters.connectivity) / count,
             mapped=sum(part.mapped_bytes for part in self._parts) / len(self._ground.vectors),
         )

@@ -116,9 +116,11 @@ def test_a_table_shows_memory_as_a_part_of_f32s(tmp_path):
         Row("f32", 1536, 1800.0, 1790.0, 0.0, 2.0, 0.999, {"2": 0.999, "3": 0.9991}, even, 9.0),
         Row("i8", 384, 600.0, 590.0, 384.0, 3.0, 0.998, {"3": 0.998}, Spread(2.1, 2.0, 2.2), 4.0),
     ]
-    report = EncodingReport(Origin.of(["encodings"]), [SetResult("tiny", "dot", 1000, 384, 10, 10, "", rows)])
+    alone = {"binary": {"1": 0.5, "3": 0.75}, "recurrent-2": {"1": 0.6, "3": 0.9}}
+    report = EncodingReport(Origin.of(["encodings"]), [SetResult("tiny", "dot", 1000, 384, 10, 10, "", rows, alone)])
     text = markdown(report)
     assert "| i8 | 384 | 600 | 33.3% | 384 | 0.9980 | 3 | 0.9980 | 2.10 (2.00..2.20) | 4.0 |" in text
+    assert "| recurrent-2 | 0.6000 | 0.9000 |" in text
     assert "## tiny: 1,000 x 384, dot, 10 queries" in text
     path = save(tmp_path, "encodings", report.origin, report, text)
     assert path.with_suffix(".md").read_text() == text + "\n"
@@ -139,4 +141,7 @@ def test_a_small_run_measures_memory_recall_and_throughput(tmp_path):
     assert all(row.recall > 0.9 for row in (*cosine.rows, *dot.rows))
     assert cosine.rows[1].code_bytes == 16
     assert (cosine.metric, dot.metric) == ("cosine", "dot")
+    # More bits per element rank better, on a set of any size.
+    alone = [cosine.graph_free[name]["3"] for name in ("binary", "recurrent-2", "recurrent-4")]
+    assert alone == sorted(alone)
     assert any("i8" in line for line in told)

@@ -16,11 +16,18 @@ def test_the_whole_collection_is_what_was_measured():
     assert (told.expected, told.at_worst) == (0.97, 0.97)
 
 
-def test_a_loss_that_grows_as_a_power_goes_on_growing():
-    """Doubling with every 16 times the vectors: twice as much again at the next."""
+def test_a_loss_that_grew_goes_on_growing():
+    """Doubled with 16 times the vectors it has the exponent 1/4: at worst the usual one, expected three fifths of it."""
     told = estimate(Measured(16_000, 0.98, 0.0), Measured(1000, 0.99, 0.0), 256_000)
-    assert told.expected == pytest.approx(0.96)
-    assert told.at_worst == pytest.approx(0.96)
+    assert told.expected == pytest.approx(1 - 0.02 * 2**0.6)
+    assert told.at_worst == pytest.approx(1 - 0.02 * 16**0.4)
+
+
+def test_a_loss_that_grew_fast_is_expected_to_slow_down():
+    """Four times the loss with four times the vectors: at worst it goes on like that."""
+    told = estimate(Measured(4000, 0.992, 0.0), Measured(1000, 0.998, 0.0), 16_000)
+    assert told.at_worst == pytest.approx(1 - 0.008 * 4)
+    assert told.expected == pytest.approx(1 - 0.008 * 4**0.6)
 
 
 @given(RECALLS, RECALLS, st.integers(1, 1000))

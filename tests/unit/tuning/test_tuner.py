@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kintsugi.ann.spec import EncodingKind, EncodingSpec, parse_name
+from kintsugi.ann.spec import SIGNS, EncodingKind, EncodingSpec, parse_name
 from kintsugi.metrics import Metric, scores
 from kintsugi.tuning import grid, tuner
 from kintsugi.tuning.ground import Ground, prepare
@@ -101,12 +101,13 @@ def test_without_f32_nothing_can_be_compared():
 
 def test_the_grid_fits_the_dimension():
     """Half and a quarter of it, unless that is too little to encode; every encoding once."""
-    large, small = grid.encodings(384), grid.encodings(12)
+    large, small = grid.encodings(384, Metric.COSINE), grid.encodings(12, Metric.DOT)
     assert large[0] == small[0] == grid.REFERENCE
     assert {spec.pca for spec in large} == {0, 192, 96}
     assert not any(spec.pca or spec.prefix for spec in small)
     assert len(set(large)) == len(large)
     assert {spec.kind for spec in small} == {*EncodingKind} - {EncodingKind.AUTOMATIC}
+    assert {spec.kind for spec in grid.encodings(384, Metric.L2)}.isdisjoint(SIGNS)
 
 
 def test_oversamplings_are_those_that_make_a_difference():
