@@ -41,8 +41,8 @@ DRAINED = {0, -signal.SIGTERM}
 RECALL = 0.99
 # The last part of the operations meets no fault: what servers hold in memory then is due to the churn alone.
 CALM_PART = 0.2
-# Of what a server holds that has just loaded the same documents and searched them.
-MEMORY_RATIO = 1.5
+# Of what a server holds that has just loaded the same documents and has hardly been used. It levels off at 1.4.
+MEMORY_RATIO = 2.0
 
 
 class Progress:
