@@ -4,14 +4,11 @@ import msgspec
 
 from kintsugi import limits
 from kintsugi.ann import wire
-from kintsugi.ann.spec import EncodingKind, EncodingSpec, problem_of
+from kintsugi.ann.spec import EncodingSpec, problem_of
 from kintsugi.errors import InvalidArgument
 from kintsugi.metrics import Metric
 from kintsugi.registry.records import Collection
 from kintsugi.v1 import collections_pb2
-
-# Their codes are signs: of directions, which the distance between two points is not told by.
-_OF_DIRECTIONS = {EncodingKind.BINARY, EncodingKind.RECURRENT}
 
 
 def parse(message: collections_pb2.Encoding, field: str, dimension: int, metric: Metric) -> EncodingSpec:
@@ -24,11 +21,9 @@ def parse(message: collections_pb2.Encoding, field: str, dimension: int, metric:
     if spec.oversampling != 0 and not least <= spec.oversampling <= most:
         given = f"is {message.oversampling:g}"
         raise InvalidArgument(f"{field}.oversampling", given, f"must be {least:g} to {most:g}, or 0 for the default")
-    if problem := problem_of(spec, dimension):
+    if problem := problem_of(spec, dimension, metric):
         at, given, bound = problem
         raise InvalidArgument(f"{field}.{at}", given, bound)
-    if spec.kind in _OF_DIRECTIONS and metric is Metric.L2:
-        raise InvalidArgument(f"{field}.kind", f"is {spec.kind}", f"must be another one with metric {metric}")
     return spec
 
 

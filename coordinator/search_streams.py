@@ -18,7 +18,7 @@ from google.rpc import status_pb2
 from coordinator.deadline import Deadline
 from coordinator.shards import ShardCalls, StubOf
 from kintsugi.cancelling import end
-from kintsugi.errors import DeadlineExceeded, KintsugiError, Unavailable
+from kintsugi.errors import DeadlineExceeded, Unavailable
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.rpc.errors import from_rich_status, from_rpc_error
 from kintsugi.telemetry.tracing import outgoing_metadata
@@ -69,14 +69,16 @@ class _NoStreams(Exception):
 
 
 class _Stream:
-    """An open stream to one shard server."""
+    """An open stream to one shard server. One task reads, one writes: gRPC ends the whole stream when a write is cancelled, so
+    nobody who may give up does so himself."""
 
     def __init__(self, call: "grpc.aio.StreamStreamCall[shard_pb2.StreamedSearch, shard_pb2.StreamedAnswer]") -> None:
         self._call = call
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[shard_pb2.StreamedAnswer]] = {}
-        self._writing = asyncio.Lock()
+        self._leaving: asyncio.Queue[shard_pb2.StreamedSearch] = asyncio.Queue()
         self._failure: Exception | None = None
+        self._writing = asyncio.create_task(self._write())
         self._reading = asyncio.create_task(self._read())
 
     @property
@@ -86,51 +88,36 @@ class _Stream:
     async def search(self, request: shard_pb2.ShardSearchRequest, deadline: Deadline) -> shard_pb2.ShardSearchResponse:
         number = next(self._numbers)
         headers = [shard_pb2.Header(key=key, value=value) for key, value in outgoing_metadata()]
-        message = shard_pb2.StreamedSearch(
-            number=number, search=request, timeout_s=deadline.remaining_s, headers=headers
-        )
+        timeout_s = deadline.remaining_s
+        message = shard_pb2.StreamedSearch(number=number, search=request, timeout_s=timeout_s, headers=headers)
         answer: asyncio.Future[shard_pb2.StreamedAnswer] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
+        self._leaving.put_nowait(message)
         try:
-            async with asyncio.timeout(deadline.remaining_s):
-                # gRPC ends the whole stream when a write is cancelled: whoever gives up leaves it to its end.
-                await asyncio.shield(self._write(message))
+            async with asyncio.timeout(timeout_s):
                 told = await answer
         except TimeoutError as error:
             raise DeadlineExceeded("no answer within the deadline") from error
         finally:
-            if self._waiting.pop(number, None) is not None and not self.is_broken:
-                self._give_up(number)
-            if answer.done() and not answer.cancelled():
-                answer.exception()  # told by the writing already, when the stream broke
+            if self._waiting.pop(number, None) is not None:
+                self._leaving.put_nowait(shard_pb2.StreamedSearch(number=number))
         if told.status:
             raise from_rich_status(status_pb2.Status.FromString(told.status))
         return told.answer
 
     async def close(self) -> None:
         self._call.cancel()
-        await end([self._reading])
+        await end((self._reading, self._writing))
 
-    async def _write(self, message: shard_pb2.StreamedSearch) -> None:
-        async with self._writing:
-            if self._failure is not None:
-                raise self._failure
-            try:
-                await self._call.write(message)
-            except (grpc.RpcError, asyncio.InvalidStateError) as error:
-                # The reader learns why; whoever wrote waits for it like all others.
-                if not isinstance(error, grpc.RpcError):
-                    raise Unavailable("the stream to the shard server has ended") from error
-
-    def _give_up(self, number: int) -> None:
-        async def tell() -> None:
-            with contextlib.suppress(KintsugiError, _NoStreams):
-                await self._write(shard_pb2.StreamedSearch(number=number))
-
-        self._telling = asyncio.create_task(tell())
+    async def _write(self) -> None:
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # the reader learns why it ended
+            while True:
+                message = await self._leaving.get()
+                if message.number in self._waiting or not message.HasField("search"):
+                    await self._call.write(message)
 
     async def _read(self) -> None:
-        failure: Exception
+        failure: Exception = Unavailable("the stream was closed")
         try:
             while (message := await self._call.read()) is not grpc.aio.EOF:
                 assert isinstance(message, shard_pb2.StreamedAnswer)
@@ -141,12 +128,13 @@ class _Stream:
             failure = Unavailable("the shard server ended the stream")
         except grpc.RpcError as error:
             failure = _failure_of(error)
-        except asyncio.CancelledError:
-            failure = Unavailable("the stream was closed")
-        self._failure = failure
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(failure)
+        finally:
+            self._failure = failure
+            self._writing.cancel()
+            waiting, self._waiting = self._waiting, {}
+            for answer in waiting.values():
+                if not answer.done():
+                    answer.set_exception(failure)
 
 
 def _failure_of(error: grpc.RpcError) -> Exception:

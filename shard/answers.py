@@ -54,20 +54,19 @@ class Answers:
     def hits(self, start: int, end: int) -> ShardHits:
         """The columns of some consecutive queries."""
         mine, columns = self.ranked[start:end], self.columns
-        places = np.concatenate([one.places for one in mine]) if mine else np.empty(0, dtype=np.intp)
-        listed = places.tolist()
+        places = [place for one in mine for place in one.places]
         return ShardHits(
             counts=[len(one.places) for one in mine],
-            ids=[columns.ids[place] for place in listed],
-            scores=np.concatenate([one.scores for one in mine]) if mine else np.empty(0, dtype=np.float64),
+            ids=[columns.ids[place] for place in places],
+            scores=mine[0].scores if len(mine) == 1 else np.concatenate([one.scores for one in mine]),
             versions=columns.versions[places],
-            attributes=[columns.attributes[place] for place in listed] if columns.attributes else [],
-            texts=[columns.texts[place] for place in listed] if columns.texts else [],
+            attributes=[columns.attributes[place] for place in places] if columns.attributes else [],
+            texts=[columns.texts[place] for place in places] if columns.texts else [],
             documents=self.documents,
             documents_with_vector=self.documents_with_vector,
             index_version=self.index_version,
             times=self.times,
-            groups=[self.groups[place] for place in listed] if self.groups else [],
+            groups=[self.groups[place] for place in places] if self.groups else [],
         )
 
 
@@ -83,7 +82,7 @@ def answer(
     clock.lap(Stage.RESCORE)
     fields = call.fields if call.group is None else replace(call.fields, attributes=True)
     columns = snapshot.hits(rows_of(scored), fields)
-    ranked = [rank(one, columns, kept) for one in scored]
+    ranked = rank(scored, columns, kept)
     groups: list[Value] = []
     if call.group is None:
         short = _short(ranked, asked)
@@ -118,7 +117,7 @@ def _grouped(
     # Rows without a group are in no answer: what stands for them is never read.
     values = ["" if group is None else group[1] for group in groups]
     return (
-        [Ranked(one.places[some], one.scores[some]) for one, some in zip(ranked, kept, strict=True)],
+        [Ranked([one.places[at] for at in some], one.scores[some]) for one, some in zip(ranked, kept, strict=True)],
         columns if call.fields.attributes else replace(columns, attributes=[]),
         values,
     )

@@ -22,9 +22,9 @@ import usearch
 
 from kintsugi import failpoints
 from kintsugi.ann import artifact
-from kintsugi.ann.encoded_index import SCAN_SUFFIX, EncodedIndex
+from kintsugi.ann.encoded_index import PLANES_DTYPE, EncodedIndex, planes_path, scan_path
 from kintsugi.ann.encoding import Encoding
-from kintsugi.ann.row_codes import RowCodesIdentity
+from kintsugi.ann.row_codes import RowCodes, RowCodesIdentity
 from kintsugi.ann.scan_codes import ScanCodes
 from kintsugi.ann.vector_index import Counters, GraphParameters, VectorIndex
 from kintsugi.durable import DISK, Disk, publish_folder, remove_folder, write_file
@@ -72,8 +72,8 @@ class IndexVersion:
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a checkpoint folder holds. `parameters` are those the graph was built with; `scan` is the file of scan codes
-    beside the folder."""
+    """What a checkpoint folder holds. `parameters` are those the graph was built with; `scan` and `planes` are the files of
+    codes beside the folder."""
 
     format_version: int
     usearch_version: str
@@ -82,6 +82,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     encoding: str
     encoding_sha256: str
     scan: RowCodesIdentity | None
+    planes: RowCodesIdentity | None
     parameters: GraphParameters
     counters: Counters
     epoch: int
@@ -205,6 +206,7 @@ class Checkpoints:
             encoding=index.encoding.name,
             encoding_sha256=_sha256(saved.folder / _ENCODING),
             scan=None if index.scan is None else index.scan.codes.identity,
+            planes=None if index.planes is None else index.planes.identity,
             parameters=index.graph.parameters,
             counters=saved.counters,
             epoch=saved.position.epoch,
@@ -220,7 +222,7 @@ class Checkpoints:
                 raise CheckpointTorn("the index file does not match its checksum")
             encoding = self._load_encoding(folder, manifest)
             graph = VectorIndex.load(folder / _INDEX, encoding, self._parameters, manifest.counters)
-            index = EncodedIndex(graph, self._load_scan(manifest, graph))
+            index = EncodedIndex(graph, self._load_scan(manifest, graph), self._load_planes(manifest))
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointTorn(f"the index cannot be loaded: {error}") from error
         return IndexVersion(manifest.number, index), manifest.position
@@ -235,8 +237,14 @@ class Checkpoints:
         encoding = graph.encoding.scan
         if manifest.scan is None or encoding is None:
             return None
-        stem = self.code_files.stem(manifest.number)
-        return ScanCodes.open(stem.with_name(stem.name + SCAN_SUFFIX), manifest.scan, encoding, graph.rows())
+        path = scan_path(self.code_files.stem(manifest.number))
+        return ScanCodes.open(path, manifest.scan, encoding, graph.rows())
+
+    def _load_planes(self, manifest: Manifest) -> RowCodes | None:
+        if manifest.planes is None:
+            return None
+        path = planes_path(self.code_files.stem(manifest.number))
+        return RowCodes.open(path, manifest.planes, PLANES_DTYPE, manifest.counters.past_last_row)
 
     def _read_manifest(self, folder: Path) -> Manifest:
         try:

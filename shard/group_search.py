@@ -147,10 +147,11 @@ class GroupSearch:
             scoring = rescore_in_order if self._finder.are_in_order else rescore
             scored = scoring(snapshot, model.number, model.metric, query, [candidates], hits)
             columns = snapshot.hits(rows_of(scored), Fields(attributes=True))
-        places = rank(scored[0], columns, hits).places
+        (ranked,) = rank(scored, columns, hits)
+        places = ranked.places
         self.is_short |= len(places) < min(hits, documents)
         groups = groups_of(columns, self._attribute)
-        return columns.rows[places].tolist(), [groups[place] for place in places.tolist()]
+        return columns.rows[places].tolist(), [groups[place] for place in places]
 
 
 def _as_rows(rows: list[int]) -> Rows:

@@ -15,13 +15,14 @@ from kintsugi.ann.vector_index import Rows
 from kintsugi.metrics import FloatArray, Metric, scores
 from shard.reader import HitColumns
 from shard.source import VectorSource
+from shard.storage_faults import StorageCorrupt
 
 Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Rows with their exact scores, in no order: the best k of a query, and whatever ties with the last of them."""
+    """Rows with their exact scores: the best k of a query, and whatever ties with the last of them."""
 
     rows: Rows
     scores: Scores
@@ -31,7 +32,7 @@ class Scored:
 class Ranked:
     """The hits of one query, best first. `places` points into the columns of the batch."""
 
-    places: npt.NDArray[np.intp]
+    places: list[int]
     scores: Scores
 
     def reaching(self, min_score: float) -> "Ranked":
@@ -45,35 +46,40 @@ NOTHING = Scored(np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.float64))
 
 def best(rows: Rows, values: Scores, k: int) -> Scored:
     """Keeps the k best, and all that score as the k-th: which of those are hits is for their ids to decide."""
-    if len(rows) <= k:
-        return Scored(rows, values)
-    places = np.flatnonzero(values >= np.partition(values, len(values) - k)[len(values) - k])
-    return Scored(rows[places], values[places])
+    if len(rows) > k:
+        kept = values >= np.partition(values, len(values) - k)[len(values) - k]
+        return Scored(rows[kept], values[kept])
+    return Scored(rows, values)
 
 
 def rescore(
     source: VectorSource, model: int, metric: Metric, queries: FloatArray, candidates: Sequence[Rows], k: int
 ) -> list[Scored]:
-    """Scores each query's candidates with their stored vectors."""
+    """Scores each query's candidates with their stored vectors. The result is best first."""
     # One query after the other: the vectors of a whole batch would not fit the caches, and hardly share rows.
-    return [
-        best(*_score(source, model, metric, query, rows), k) for query, rows in zip(queries, candidates, strict=True)
-    ]
+    scored: list[Scored] = []
+    for query, rows in zip(queries, candidates, strict=True):
+        there, values = _score(source, model, metric, query, rows)
+        scored.append(_first(there, values, np.argsort(-values), k))
+    return scored
 
 
 def rescore_in_order(
     source: VectorSource, model: int, metric: Metric, queries: FloatArray, candidates: Sequence[Rows], k: int
 ) -> list[Scored]:
-    """Scores candidates that come in the order of their supposed scores, until it is settled which are the best k."""
+    """Scores candidates that come in the order of their supposed scores, until it is settled which are the best k. The result
+    is best first."""
     scored: list[Scored] = []
     for query, ordered in zip(queries, candidates, strict=True):
         end = first_scored(k)
         rows, values = _score(source, model, metric, query, ordered[:end])
-        while end < len(ordered) and is_unsettled(values, k):
+        order = np.argsort(-values)
+        while end < len(ordered) and is_unsettled(values, k, order):
             more = _score(source, model, metric, query, ordered[end : 2 * end])
             rows, values = np.concatenate([rows, more[0]]), np.concatenate([values, more[1]])
+            order = np.argsort(-values)
             end *= 2
-        scored.append(best(rows, values, k))
+        scored.append(_first(rows, values, order, k))
     return scored
 
 
@@ -87,22 +93,35 @@ def _score(source: VectorSource, model: int, metric: Metric, query: FloatArray, 
     return rows, scores(metric, query, stored)
 
 
+def _first(rows: Rows, values: Scores, order: npt.NDArray[np.intp], k: int) -> Scored:
+    """The first k in the order of their scores, and all that score as the k-th."""
+    end = min(k, len(order))
+    while 0 < end < len(order) and values[order[end]] == values[order[end - 1]]:
+        end += 1
+    order = order[:end]
+    return Scored(rows[order], values[order])
+
+
 def rows_of(scored: Sequence[Scored]) -> Rows:
-    """All their rows, ascending, each once."""
-    return np.sort(scored[0].rows) if len(scored) == 1 else np.unique(np.concatenate([one.rows for one in scored]))
+    """All their rows, one query after the other."""
+    return scored[0].rows if len(scored) == 1 else np.concatenate([one.rows for one in scored])
 
 
-def rank(scored: Scored, columns: HitColumns, k: int) -> Ranked:
-    """Orders the rows that the columns still hold by score and id, and cuts to k. The columns' rows ascend."""
-    if not len(columns.rows):
-        return Ranked(np.empty(0, dtype=np.intp), np.empty(0, dtype=np.float64))
-    places = np.minimum(np.searchsorted(columns.rows, scored.rows), len(columns.rows) - 1)
-    there = columns.rows[places] == scored.rows
-    places, values = places[there], scored.scores[there]
-    ranking = np.argsort(-values, kind="stable")
-    ordered = values[ranking]
-    if (ordered[1:] == ordered[:-1]).any():
-        ids = columns.ids
-        ranking = np.array(sorted(range(len(places)), key=lambda index: (-values[index], ids[int(places[index])])))
-    ranking = ranking[:k]
-    return Ranked(places[ranking], values[ranking])
+def rank(scored: Sequence[Scored], columns: HitColumns, k: int) -> list[Ranked]:
+    """Puts what is best first already, but for ties, in the order of scores and ids, and cuts to k. The columns are those of
+    rows_of, in the state of the documents that the rows were scored in."""
+    ranked: list[Ranked] = []
+    start = 0
+    for one in scored:
+        # Python's own sets and lists: for a handful of numbers they take less time than numpy.
+        values = one.scores.tolist()
+        end = start + len(values)
+        places = list(range(start, end))
+        if len(set(values)) < len(values):
+            negated = [-value for value in values]
+            places = [place for *_, place in sorted(zip(negated, columns.ids[start:end], places, strict=True))]
+        ranked.append(Ranked(places[:k], one.scores[:k]))
+        start = end
+    if start != len(columns.rows):
+        raise StorageCorrupt(f"{start - len(columns.rows)} vectors have no document")
+    return ranked

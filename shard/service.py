@@ -118,7 +118,9 @@ class ShardService(ShardServicer):
             recall=verified.recall,
         )
 
-    async def _answering(self, request: Read, context: Context | TimeLeft, *, searchable: bool = True) -> tuple[Replica, Engine]:
+    async def _answering(
+        self, request: Read, context: Context | TimeLeft, *, searchable: bool = True
+    ) -> tuple[Replica, Engine]:
         replica = self._host.replica(request.replica)
         engine = replica.answering()
         if request.HasField("at_least"):

@@ -16,6 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kintsugi.ann.encoding import Encoding
+from kintsugi.ann.narrowing import by_planes, by_scan_codes
+from kintsugi.ann.recurrent import Planes
+from kintsugi.ann.row_codes import RowCodes
 from kintsugi.ann.scan_codes import ScanCodes
 from kintsugi.ann.vector_index import GraphParameters, Rows, VectorIndex
 from kintsugi.limits import MAX_CANDIDATES
@@ -23,26 +26,34 @@ from kintsugi.metrics import FloatArray
 
 Allowed = Callable[[Rows], npt.NDArray[np.bool_]]
 
-SCAN_SUFFIX = ".scan"
+PLANES_DTYPE = np.dtype(np.uint8)
+# What scan codes leave of the candidates of coarse codes, for stored vectors to decide.
+_LEFT_PER_HIT = 5.0
+_LEFT = 50
 # Rows whose codes are written before they enter the graph.
 _ADD_BLOCK = 512
 
 
 class EncodedIndex:
-    """Rows and their vectors, searchable. `oversampling`: candidates per hit of a search that names none; it may be
-    changed at any time. `scan` is None where int8 is not worth its disk, or cannot tell the vectors apart."""
+    """Rows and their vectors, searchable. `scan` is None where int8 is not worth its disk, or cannot tell the vectors
+    apart; `planes` holds the extra codes of encodings that have some."""
 
-    def __init__(self, graph: VectorIndex, scan: ScanCodes | None = None, oversampling: float = 0.0) -> None:
+    def __init__(self, graph: VectorIndex, scan: ScanCodes | None = None, planes: RowCodes | None = None) -> None:
         self.graph = graph
         self.scan = scan
-        self.oversampling = oversampling or graph.encoding.oversampling
+        self.planes = planes
+        # Candidates per hit of a search that names none. The owner may change it at any time.
+        self.oversampling = graph.encoding.oversampling
 
     @classmethod
     def create(cls, encoding: Encoding, parameters: GraphParameters, stem: Path, first_row: int) -> "EncodedIndex":
         """An empty index. `stem`: where its files are, but for their suffixes. No row will be below `first_row`."""
-        scan = encoding.scan
-        codes = None if scan is None else ScanCodes.create(stem.with_name(stem.name + SCAN_SUFFIX), scan, first_row)
-        return cls(VectorIndex(encoding, parameters), codes)
+        scan, planes = None, None
+        if encoding.scan is not None:
+            scan = ScanCodes.create(scan_path(stem), encoding.scan, first_row)
+        if encoding.extra_bytes:
+            planes = RowCodes.create(planes_path(stem), encoding.extra_bytes, PLANES_DTYPE, first_row)
+        return cls(VectorIndex(encoding, parameters), scan, planes)
 
     def __len__(self) -> int:
         return len(self.graph)
@@ -63,8 +74,9 @@ class EncodedIndex:
 
     @property
     def memory_bytes(self) -> int:
-        """What it needs in memory: graph and codes."""
-        return self.graph.memory_bytes
+        """What it needs in memory: graph and codes. The planes are in a file as well, but searches read them all the
+        time."""
+        return self.graph.memory_bytes + len(self) * self.encoding.extra_bytes
 
     @property
     def mapped_bytes(self) -> int:
@@ -78,6 +90,8 @@ class EncodedIndex:
             block, of_block = rows[start : start + _ADD_BLOCK], vectors[start : start + _ADD_BLOCK]
             if self.scan is not None:
                 self.scan.write(block, of_block)
+            if self.planes is not None:
+                self.planes.write(block, self.encoding.extra_codes(of_block))
             self.graph.add(block, of_block)
 
     def remove(self, rows: Rows) -> None:
@@ -95,16 +109,34 @@ class EncodedIndex:
         count: int | None = None,
         allowed: Allowed | None = None,
     ) -> list[Rows]:
-        """For each query rows among which its k nearest probably are, for exact scoring. The graph is asked for
-        `oversampling` candidates per hit; or for `count` altogether, by those who found the default too few.
-        `allowed` tells which rows the caller wants at all."""
-        wanted = self.wanted(k, oversampling) if count is None else count
-        found = self.graph.search(queries, wanted)
-        return found if allowed is None else [rows[allowed(rows)] for rows in found]
+        """For each query rows among which its k nearest probably are, for exact scoring, best first as far as codes can
+        tell. Those are `oversampling` candidates per hit, or fewer where the second stage of a cascade is sure enough. The
+        graph is asked for `count` rows by those who found too few. `allowed` tells which rows the caller wants at all."""
+        asked = self.wanted(k, oversampling) if count is None else count
+        found = self.graph.search(queries, asked)
+        if allowed is not None:
+            found = [rows[allowed(rows)] for rows in found]
+        return self._narrowed(queries, found, k, asked)
 
     def wanted(self, k: int, oversampling: float | None = None) -> int:
-        """How many candidates the graph is asked for by a search that does not say."""
-        return max(k, min(ceil(k * (oversampling or self.oversampling)), MAX_CANDIDATES))
+        """How many rows the graph is asked for by a search that does not say."""
+        per_hit = (oversampling or self.oversampling) * self.encoding.widening
+        return max(k, min(ceil(k * per_hit), MAX_CANDIDATES))
+
+    def _narrowed(self, queries: FloatArray, found: list[Rows], k: int, asked: int) -> list[Rows]:
+        """What the finer codes leave of what the graph was asked for."""
+        if self.planes is not None:
+            kept = max(k, ceil(asked / self.encoding.widening))
+            found = by_planes(self.encoding, queries, found, kept, self._planes_of)
+        if self.encoding.is_narrowed and self.scan is not None:
+            # Who asks for more than usual found too few with what is left usually.
+            kept = ceil(max(_LEFT, k * _LEFT_PER_HIT) * max(1.0, asked / self.wanted(k)))
+            found = by_scan_codes(self.encoding, queries, found, kept, self.scan.codes.gather)
+        return found
+
+    def _planes_of(self, rows: Rows) -> Planes:
+        assert self.planes is not None
+        return self.encoding.planes(self.graph.bits(rows), self.planes.gather(rows))
 
     def scan_rows(self, queries: FloatArray, rows: Rows, count: int) -> list[Rows] | None:
         """For each query the `count` nearest of exactly these rows by their scan codes, best first; rows that are not
@@ -120,10 +152,22 @@ class EncodedIndex:
 
     def sync_codes(self) -> None:
         """Returns once all codes that are in files are on the disk."""
-        if self.scan is not None:
-            self.scan.codes.sync()
+        for codes in self._files():
+            codes.sync()
 
     def close(self) -> None:
         """Lets go of the files. Searches under way go on."""
-        if self.scan is not None:
-            self.scan.codes.close()
+        for codes in self._files():
+            codes.close()
+
+    def _files(self) -> list[RowCodes]:
+        files = [] if self.scan is None else [self.scan.codes]
+        return files if self.planes is None else [*files, self.planes]
+
+
+def scan_path(stem: Path) -> Path:
+    return stem.with_name(stem.name + ".scan")
+
+
+def planes_path(stem: Path) -> Path:
+    return stem.with_name(stem.name + ".planes")

@@ -16,13 +16,16 @@ _BY_KIND = {
     # After the extra codes have chosen among eight times as many.
     EncodingKind.RECURRENT: 6.0,
 }
+# What a part of the elements tells loses more than in proportion to what is left out. Prefixes lose more than components,
+# except of models that were trained for them.
+_PREFIX, _COMPONENTS, _STEEPNESS = 2.0, 1.25, 1.5
 _MOST = 60.0
 
 
 def usual_oversampling(spec: EncodingSpec, dimension: int) -> float:
     of_kind = _BY_KIND[spec.kind]
-    if spec.prefix:
-        return min(_MOST, of_kind * 2.0 * dimension / spec.prefix)
-    if spec.pca:
-        return min(_MOST, of_kind * 1.5 * dimension / spec.pca)
-    return of_kind
+    if not spec.prefix and not spec.pca:
+        return of_kind
+    factor = _PREFIX if spec.prefix else _COMPONENTS
+    left_out: float = (dimension / (spec.prefix or spec.pca)) ** _STEEPNESS
+    return min(_MOST, round(of_kind * factor * left_out, 1))

@@ -28,12 +28,13 @@ def first_scored(k: int) -> int:
     return _FIRST_PER_HIT * telling(k)
 
 
-def is_unsettled(scores: npt.NDArray[np.float64], k: int) -> bool:
-    """Whether hits lie too far down in what was scored, given in the order of supposed scores."""
+def is_unsettled(scores: npt.NDArray[np.float64], k: int, order: npt.NDArray[np.intp] | None = None) -> bool:
+    """Whether hits lie too far down in what was scored, given in the order of supposed scores. `order` is that of the
+    scores, best first, when the caller has it."""
     count, hits, part = len(scores), telling(k), _FIRST_PART
     if count > first_scored(k):
         hits, part = ceil(_LATER_HITS * hits), _LATER_PART
     if count <= hits:
         return True
-    least = np.partition(scores, count - hits)[count - hits]
+    least = scores[(np.argsort(-scores) if order is None else order)[hits - 1]]
     return bool(scores[int(part * count) :].max() >= least)

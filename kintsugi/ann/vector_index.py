@@ -117,8 +117,8 @@ class VectorIndex:
     @property
     def memory_bytes(self) -> int:
         """What codes and links take, slots of removed rows included."""
-        slots = self._size + self._tombstones
-        return index_bytes(slots, self.encoding.code_bytes, self.parameters.connectivity)
+        slots, code_bytes = self._size + self._tombstones, self.encoding.code_bytes - self.encoding.extra_bytes
+        return index_bytes(slots, code_bytes, self.parameters.connectivity)
 
     def rows(self) -> Rows:
         """The rows that are there, in no order."""
@@ -148,6 +148,15 @@ class VectorIndex:
             with self._lock:
                 found += self._search_chunk(codes[start : start + _SEARCH_CHUNK], count)
         return found
+
+    def bits(self, rows: Rows) -> Encoded:
+        """The codes of rows in an index of bits; zeros for those that are gone."""
+        nothing = np.zeros(self.encoding.graph_dimension // 8, dtype=np.uint8)
+        with self._lock:
+            # Not `get`, which makes a view of each row's code in Python: three times as slow.
+            found = self._index._compiled.get_many(rows, self._index.dtype)  # noqa: SLF001 - see above
+        codes = [nothing if code is None else code for code in found]
+        return np.concatenate([nothing[:0], *codes]).reshape(len(rows), len(nothing))
 
     def save(self, path: Path) -> Counters:
         """Writes the index and returns its counters of that moment. Does not sync: the caller owns durability."""

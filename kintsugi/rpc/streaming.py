@@ -56,43 +56,12 @@ class StreamedCalls(Generic[Request]):
 
     async def run(self, context: Context, request_of: Callable[[Any], Request | None]) -> None:
         """Serves one stream to its end. `request_of` finds the request in a message, None in one that gives up."""
-        running: dict[int, asyncio.Task[None]] = {}
-        # Whose answers are ready. They leave even when given up: after a write that is cancelled, gRPC refuses the next.
-        leaving: set[int] = set()
-        writing = asyncio.Lock()
-
-        async def answer(number: int, serve: Callable[[], Awaitable[Any]]) -> None:
-            message = await serve()
-            leaving.add(number)
-            async with writing:
-                await context.write(message)
-
-        def forget(number: int, _task: asyncio.Task[None]) -> None:
-            running.pop(number, None)
-            leaving.discard(number)
-
-        async def read() -> None:
-            while (message := await context.read()) is not grpc.aio.EOF:
-                request, number = request_of(message), message.number
-                if request is None:
-                    if (given_up := running.get(number)) is not None and number not in leaving:
-                        given_up.cancel()
-                    continue
-                headers = [(header.key, header.value) for header in message.headers]
-                serve = functools.partial(self._served, number, request, TimeLeft(message.timeout_s), headers)
-                task = running[number] = asyncio.create_task(answer(number, serve))
-                task.add_done_callback(functools.partial(forget, number))
-
-        reading, draining = asyncio.create_task(read()), asyncio.create_task(self._draining.wait())
+        stream = _Stream(context, request_of, self._served)
+        draining = asyncio.create_task(self._draining.wait())
         try:
-            await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                reading.result()
-            elif running:
-                await asyncio.wait(list(running.values()))
+            await stream.run(draining)
         finally:
-            for task in (reading, draining, *running.values()):
-                task.cancel()
+            draining.cancel()
 
     async def _served(
         self, number: int, request: Request, time_left: TimeLeft, headers: Sequence[tuple[str, str]]
@@ -110,6 +79,65 @@ class StreamedCalls(Generic[Request]):
             return self._pack(number, None, to_rich_status(known).SerializeToString())
         finally:
             served.end(code)
+
+
+class _Stream(Generic[Request]):
+    """One stream: a task reads, a task writes, and every request has a task of its own. Nobody else writes: gRPC refuses all
+    further writes after one that was cancelled."""
+
+    def __init__(
+        self,
+        context: Context,
+        request_of: Callable[[Any], Request | None],
+        serve: Callable[[int, Request, TimeLeft, Sequence[tuple[str, str]]], Awaitable[Any]],
+    ) -> None:
+        self._context = context
+        self._request_of = request_of
+        self._serve = serve
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._leaving: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def run(self, draining: "asyncio.Task[Any]") -> None:
+        reading, writing = asyncio.create_task(self._read()), asyncio.create_task(self._write())
+        try:
+            await asyncio.wait((reading, writing, draining), return_when=asyncio.FIRST_COMPLETED)
+            if draining.done() and not reading.done():
+                reading.cancel()
+                if self._running:
+                    await asyncio.wait(list(self._running.values()))
+            self._leaving.put_nowait(None)
+            await writing
+            if not reading.cancelled() and reading.done():
+                reading.result()
+        finally:
+            for task in (reading, writing, *self._running.values()):
+                task.cancel()
+
+    async def _read(self) -> None:
+        while (message := await self._context.read()) is not grpc.aio.EOF:
+            request = self._request_of(message)
+            if request is not None:
+                self._begin(message, request)
+            elif (given_up := self._running.get(message.number)) is not None:
+                given_up.cancel()
+
+    def _begin(self, message: Any, request: Request) -> None:
+        headers = [(header.key, header.value) for header in message.headers]
+        answering = self._answer(message.number, request, TimeLeft(message.timeout_s), headers)
+        task = self._running[message.number] = asyncio.create_task(answering)
+        task.add_done_callback(functools.partial(self._forget, message.number))
+
+    async def _answer(
+        self, number: int, request: Request, time_left: TimeLeft, headers: Sequence[tuple[str, str]]
+    ) -> None:
+        self._leaving.put_nowait(await self._serve(number, request, time_left, headers))
+
+    def _forget(self, number: int, _task: "asyncio.Task[None]") -> None:
+        self._running.pop(number, None)
+
+    async def _write(self) -> None:
+        while (message := await self._leaving.get()) is not None:
+            await self._context.write(message)
 
 
 def _bounded(message: Any) -> Any:

@@ -26,7 +26,7 @@ def test_a_client_built_from_reflection_uses_the_whole_surface(new_cluster: Call
     assert found["imported"] == []
     services = {name.removeprefix("kintsugi.v1."): methods for name, methods in found["services"].items()}
     assert {"Collections", "Documents", "Search", "Cluster", "grpc.health.v1.Health"} <= services.keys()
-    assert {"Upsert", "BulkUpsert", "Delete", "Get", "Count", "Scroll"} == set(services["Documents"])
+    assert {"Upsert", "BulkUpsert", "Delete", "DeleteByFilter", "Get", "Count", "Scroll"} == set(services["Documents"])
     assert found["health"] == {"": "SERVING", "kintsugi.v1.Search": "SERVING"}
 
     assert found["created"]["spec"]["shards"] == 2

@@ -9,7 +9,7 @@ from kintsugi.ann.encoded_index import EncodedIndex
 from kintsugi.ann.encoding import f32
 from kintsugi.ann.fitting import fit
 from kintsugi.ann.scan_codes import ScanCodes
-from kintsugi.ann.spec import EncodingKind, EncodingSpec
+from kintsugi.ann.spec import EncodingKind, EncodingSpec, parse_name
 from kintsugi.ann.vector_index import GraphParameters, VectorIndex
 from kintsugi.metrics import Metric, scores
 
@@ -103,6 +103,38 @@ def test_candidates_are_rows_that_are_there_each_once(tmp_path_factory, seed, k,
     index.close()
 
 
+@pytest.mark.parametrize("name", ["binary", "recurrent-2", "recurrent-3", "i8+prefix-8", "binary+pca-8", "f16+pca-8"])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**16), k=st.integers(1, 20), oversampling=st.sampled_from([None, 2.0, 30.0]))
+def test_a_cascade_leaves_the_best_of_what_the_graph_found(tmp_path_factory, name, seed, k, oversampling):
+    """Rows that are there, each once, as the scan codes rank them, whatever was replaced and removed before."""
+    random = np.random.default_rng(seed)
+    sample = data(200, seed=9)
+    encoding = fit(parse_name(name), Metric.COSINE, 16, sample, len(sample))
+    index = EncodedIndex.create(encoding, GraphParameters(), tmp_path_factory.mktemp("index") / "codes", 0)
+    live = set()
+    for _ in range(3):
+        touched = np.unique(random.integers(0, 300, 150)).astype(np.uint64)
+        index.add(touched, data(len(touched), seed=int(random.integers(2**16))))
+        gone = np.unique(random.integers(0, 300, 60)).astype(np.uint64)
+        index.remove(gone)
+        live = (live | set(touched.tolist())) - set(gone.tolist())
+    queries = data(3, seed=seed)
+    for query, found in zip(queries, index.candidates(queries, k, oversampling), strict=True):
+        assert min(k, len(live)) <= len(found) <= min(index.wanted(k, oversampling), len(live))
+        assert len(set(found.tolist())) == len(found)
+        assert set(found.tolist()) <= live
+        assert found.tolist() == index.scan_rows(query[np.newaxis], found, len(found))[0].tolist()
+    every = np.arange(300, dtype=np.uint64)
+    for query, found in zip(queries, index.candidates(queries, k, count=len(live)), strict=True):
+        # With all rows to choose from, what is left is what a scan of them all finds.
+        kept = len(found) if not encoding.extra_bytes else 0
+        assert found[:kept].tolist() == index.scan_rows(query[np.newaxis], every, len(found))[0][:kept].tolist()
+    for found in index.candidates(queries, k, count=len(live), allowed=lambda rows: rows % 2 == 0):
+        assert set(found.tolist()) <= {row for row in live if row % 2 == 0}
+    index.close()
+
+
 def test_an_index_without_scan_codes_leaves_the_scan_to_the_caller():
     """None, rather than something less exact than the stored vectors; it takes no disk."""
     index = EncodedIndex(VectorIndex(f32(Metric.L2, 16), GraphParameters()))
@@ -115,6 +147,7 @@ def test_an_index_without_scan_codes_leaves_the_scan_to_the_caller():
 
 def test_the_default_oversampling_is_the_collections_else_the_encodings(tmp_path):
     """A request's own wins over both; there are at least k candidates."""
-    index = EncodedIndex(VectorIndex(f32(Metric.L2, 16), GraphParameters()), oversampling=7.0)
+    index = EncodedIndex(VectorIndex(f32(Metric.L2, 16), GraphParameters()))
+    index.oversampling = 7.0
     assert (index.wanted(10), index.wanted(10, 1.5), index.wanted(10_000, 0.1)) == (70, 15, 10_000)
     assert opened(tmp_path).wanted(10) == 10 * opened(tmp_path).encoding.oversampling

@@ -2,11 +2,12 @@
 
 import asyncio
 import resource
+import shutil
 
 import numpy as np
 import pytest
 
-from kintsugi.ann.spec import parse_name
+from kintsugi.ann.spec import parse_name, problem_of
 from kintsugi.errors import Unavailable
 from kintsugi.metrics import Metric
 from shard.indexer import IndexerSettings
@@ -14,7 +15,7 @@ from shard.rebuild_policy import RebuildSettings
 from shard.searcher import SearchCall
 
 SETTINGS = IndexerSettings(rebuild=RebuildSettings(calibrate_at=40, fit_at=40, rebuild_at=60))
-ENCODINGS = ["f32", "i8"]
+ENCODINGS = ["f32", "f16", "bf16", "e4m3", "i8", "binary", "recurrent-2", "recurrent-4", "i8+prefix-8", "binary+pca-8"]
 
 
 def vectors(count, dimension=16, seed=0):
@@ -31,13 +32,13 @@ def rows_of(replica, ids):
 
 
 async def answers(searcher, seed=99):
-    found = await searcher.search(SearchCall(vectors(4, seed=seed), 10, oversampling=10.0))
+    found = await searcher.search(SearchCall(vectors(4, seed=seed), 10, oversampling=30.0))
     return found.ids, found.scores.tolist()
 
 
 async def assert_serves_truth(replica, searcher, pairs_of):
     queries = vectors(3, seed=98)
-    found = await searcher.search(SearchCall(queries, 10, oversampling=10.0))
+    found = await searcher.search(SearchCall(queries, 10, oversampling=30.0))
     for place, query in enumerate(queries):
         assert [hit[0] for hit in pairs_of(found, place)] == [hit[0] for hit in replica.oracle(query, 10)]
 
@@ -46,9 +47,11 @@ async def assert_serves_truth(replica, searcher, pairs_of):
 @pytest.mark.parametrize("metric", list(Metric))
 async def test_every_encoding_is_built_served_saved_and_loaded(open_replica, pairs_of, encoding, metric):
     """A restart gives the same answers, of the graph and of the scan, from the same files."""
+    wanted = parse_name(encoding)
+    if problem_of(wanted, 16, metric):
+        return
     replica = open_replica(16, metric)
     replica.put(dict(enumerate(vectors(200))))
-    wanted = parse_name(encoding)
     async with replica.serving(SETTINGS, wanted=wanted) as (indexer, searcher):
         assert indexer.serving.encoding == encoding
         await assert_serves_truth(replica, searcher, pairs_of)
@@ -84,9 +87,35 @@ async def test_updates_and_deletes_after_a_restart_are_in_the_codes(open_replica
         assert len(index.scan_rows(vectors(1), every, 400)[0]) == len(replica.truth)
 
 
+@pytest.mark.parametrize("encoding", ["i8", "recurrent-2"])
+async def test_codes_newer_than_the_checkpoint_do_no_harm(open_replica, pairs_of, encoding, tmp_path):
+    """After a kill the codes tell of changes that the graph's file does not; the journal brings both to the same place."""
+    replica = open_replica(16)
+    replica.put(dict(enumerate(vectors(200))))
+    wanted, folder = parse_name(encoding), replica.folder / "index"
+    async with replica.serving(SETTINGS, wanted=wanted):
+        pass
+    async with replica.serving(SETTINGS, wanted=wanted) as (indexer, _):
+        replica.put(dict(enumerate(vectors(50, seed=1), start=20)))
+        replica.delete([0, 25, 199])
+        replica.put(dict(enumerate(vectors(10, seed=2), start=300)))
+        await replica.caught_up(indexer)
+        shutil.copytree(folder, tmp_path / "as killed")
+    shutil.rmtree(folder)
+    (tmp_path / "as killed").rename(folder)
+    replica.put({30: vectors(1, seed=3)[0]})
+    replica.events.clear()
+    async with replica.serving(SETTINGS, wanted=wanted) as (indexer, searcher):
+        assert replica.events == [(1, encoding, "loaded")]
+        await assert_serves_truth(replica, searcher, pairs_of)
+        every = np.arange(1, 400, dtype=np.uint64)
+        found = indexer.serving.index.scan_rows(vectors(1, seed=3), every, 400)[0]
+        assert (found[0], len(found)) == (31, len(replica.truth))
+
+
 DAMAGES = {
     "missing": lambda path: path.unlink(),
-    "short": lambda path: path.write_bytes(path.read_bytes()[:5000]),
+    "short": lambda path: path.write_bytes(path.read_bytes()[:4200]),
     "empty": lambda path: path.write_bytes(b""),
     "another header": lambda path: path.write_bytes(path.read_bytes().replace(b"KINTROWS", b"KINTROSE")),
     "another file": lambda path: path.write_bytes(
@@ -96,19 +125,21 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-async def test_damaged_codes_lead_to_a_build(open_replica, pairs_of, damage):
+@pytest.mark.parametrize("kind", ["scan", "planes"])
+async def test_damaged_codes_lead_to_a_build(open_replica, pairs_of, damage, kind):
     """Without its codes a checkpoint is worth nothing: the index is built anew, under another number."""
     replica = open_replica(16)
     replica.put(dict(enumerate(vectors(100))))
-    async with replica.serving(SETTINGS):
+    wanted = parse_name("recurrent-2")
+    async with replica.serving(SETTINGS, wanted=wanted):
         pass
-    assert code_files(replica) == ["codes-v00000001.scan"]
-    damage(replica.folder / "index" / "codes-v00000001.scan")
+    assert code_files(replica) == ["codes-v00000001.planes", "codes-v00000001.scan"]
+    damage(replica.folder / "index" / f"codes-v00000001.{kind}")
     replica.events.clear()
-    async with replica.serving(SETTINGS) as (_, searcher):
-        assert replica.events[0] == (2, "i8", "begun")
+    async with replica.serving(SETTINGS, wanted=wanted) as (_, searcher):
+        assert replica.events[0] == (2, "recurrent-2", "begun")
         await assert_serves_truth(replica, searcher, pairs_of)
-    assert code_files(replica) == ["codes-v00000002.scan"]
+    assert code_files(replica) == ["codes-v00000002.planes", "codes-v00000002.scan"]
 
 
 async def test_codes_of_retired_versions_are_removed(open_replica, eventually):

@@ -44,7 +44,8 @@ def test_the_best_candidates_of_each_query_are_kept(seed, count, k):
     for query, rows, one in zip(queries, candidates, found, strict=True):
         assert set(one.rows.tolist()) == best_of(stored, query, rows, k)
         assert one.scores == pytest.approx(scores(Metric.DOT, query, stored.matrix[one.rows.astype(np.int64)]))
-    assert rows_of(found).tolist() == sorted({row for one in found for row in one.rows.tolist()})
+    assert rows_of(found).tolist() == [row for one in found for row in one.rows.tolist()]
+    assert all(one.scores.tolist() == sorted(one.scores.tolist(), reverse=True) for one in found)
 
 
 def in_true_order(stored, query):
