@@ -23,8 +23,9 @@ import numpy.typing as npt
 from kintsugi.metrics import Metric
 from kintsugi.projections.calibration import Calibration, calibrate
 from kintsugi.projections.measures import Interval, PerQuery, best_places, interval, ndcg, recall, score_matrix, top
-from kintsugi.projections.report import K, Planned, Report, Row, Strategy, plan
+from kintsugi.projections.report import K, Planned, Report, Row, plan
 from kintsugi.projections.sample import PairedSample, Split, split
+from kintsugi.projections.strategy import Strategy
 
 FRACTIONS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _ANCHORS = 1000

@@ -5,7 +5,7 @@ shape and that every element is finite: a forged or damaged file raises Artifact
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -44,6 +44,7 @@ class _Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 # Made once: msgspec crashes when two threads are the first to decode the same type.
 _READ_HEADER = msgspec.json.Decoder(_Header)
 _READ_LINKS = msgspec.msgpack.Decoder(tuple[_Link, ...])
+_READ_ARRAYS = msgspec.msgpack.Decoder(dict[str, _Array])
 
 _AFFINE = ("weights", "bias")
 _MLP = ("weights", "bias", "hidden", "hidden_bias", "output")
@@ -51,12 +52,12 @@ _MLP = ("weights", "bias", "hidden", "hidden_bias", "output")
 
 def pack(projection: Projection) -> bytes:
     """Serialises a projection. Raises ValueError above MAX_BYTES."""
-    body = msgspec.msgpack.encode(tuple(map(_link, _links(projection))))
-    header = _Header(_MAGIC, FORMAT_VERSION, hashlib.sha256(body).hexdigest())
-    packed = msgspec.json.encode(header) + b"\n" + body
-    if len(packed) > MAX_BYTES:
-        raise ValueError(f"the projection takes {len(packed)} bytes, must take at most {MAX_BYTES}")
-    return packed
+    return _sealed(_MAGIC, msgspec.msgpack.encode(tuple(map(_link, _links(projection)))))
+
+
+def pack_arrays(magic: str, arrays: Mapping[str, npt.NDArray[np.float32]]) -> bytes:
+    """Serialises named arrays as a file of another kind. Raises ValueError above MAX_BYTES."""
+    return _sealed(magic, msgspec.msgpack.encode({name: _stored(array) for name, array in arrays.items()}))
 
 
 def digest(packed: bytes) -> str:
@@ -66,23 +67,52 @@ def digest(packed: bytes) -> str:
 
 def unpack(packed: bytes) -> Projection:
     """Inverts `pack`. Raises ArtifactInvalid."""
+    body = _opened(_MAGIC, packed)
+    try:
+        links = [_projection(link) for link in _READ_LINKS.decode(body)]
+        return links[0] if len(links) == 1 else Chain(tuple(links))
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ArtifactInvalid(f"cannot be read: {error}") from error
+
+
+def unpack_arrays(magic: str, packed: bytes, axes: Mapping[str, int]) -> dict[str, npt.NDArray[np.float32]]:
+    """Inverts `pack_arrays` of exactly these names, with so many axes each. Raises ArtifactInvalid."""
+    body = _opened(magic, packed)
+    try:
+        stored = _READ_ARRAYS.decode(body)
+        if set(stored) != set(axes):
+            raise ArtifactInvalid(f"has arrays {sorted(stored)}, must have {sorted(axes)}")
+        arrays = {name: _array(name, one) for name, one in stored.items()}
+        for name, count in axes.items():
+            _shape(arrays, name, count)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ArtifactInvalid(f"cannot be read: {error}") from error
+    return arrays
+
+
+def _sealed(magic: str, body: bytes) -> bytes:
+    header = _Header(magic, FORMAT_VERSION, hashlib.sha256(body).hexdigest())
+    packed = msgspec.json.encode(header) + b"\n" + body
+    if len(packed) > MAX_BYTES:
+        raise ValueError(f"the artifact takes {len(packed)} bytes, must take at most {MAX_BYTES}")
+    return packed
+
+
+def _opened(magic: str, packed: bytes) -> bytes:
+    """What `_sealed` sealed, after the header was checked."""
     if len(packed) > MAX_BYTES:
         raise ArtifactInvalid(f"has {len(packed)} bytes, must have at most {MAX_BYTES}")
     head, _, body = packed.partition(b"\n")
     try:
         header = _READ_HEADER.decode(head)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ArtifactInvalid(f"is no projection: {error}") from error
-    if header.magic != _MAGIC or header.format_version != FORMAT_VERSION:
+        raise ArtifactInvalid(f"is no {magic}: {error}") from error
+    if header.magic != magic or header.format_version != FORMAT_VERSION:
         found = f"{header.magic!r} version {header.format_version}"
-        raise ArtifactInvalid(f"is {found}, must be {_MAGIC!r} version {FORMAT_VERSION}")
+        raise ArtifactInvalid(f"is {found}, must be {magic!r} version {FORMAT_VERSION}")
     if hashlib.sha256(body).hexdigest() != header.sha256:
         raise ArtifactInvalid("does not match its checksum")
-    try:
-        links = [_projection(link) for link in _READ_LINKS.decode(body)]
-        return links[0] if len(links) == 1 else Chain(tuple(links))
-    except (msgspec.DecodeError, ValueError) as error:
-        raise ArtifactInvalid(f"cannot be read: {error}") from error
+    return body
 
 
 def _links(projection: Projection) -> Sequence[Projection]:
@@ -93,11 +123,11 @@ def _links(projection: Projection) -> Sequence[Projection]:
 
 def _link(projection: Projection) -> _Link:
     names = _MLP if isinstance(projection, ResidualMlp) else _AFFINE
-    arrays = {name: np.ascontiguousarray(getattr(projection, name), dtype="<f4") for name in names}
+    arrays = {name: getattr(projection, name) for name in names}
     return _Link(
         projection.kind,
         projection.metric,
-        {name: _Array(array.shape, array.tobytes()) for name, array in arrays.items()},
+        {name: _stored(array) for name, array in arrays.items()},
     )
 
 
@@ -118,6 +148,11 @@ def _projection(link: _Link) -> Projection:
     _require_shape(arrays, "hidden_bias", (hidden,))
     _require_shape(arrays, "output", (hidden, target))
     return ResidualMlp(link.metric, *(arrays[name] for name in _MLP))
+
+
+def _stored(array: npt.NDArray[np.float32]) -> _Array:
+    elements = np.ascontiguousarray(array, dtype="<f4")
+    return _Array(elements.shape, elements.tobytes())
 
 
 def _array(name: str, stored: _Array) -> npt.NDArray[np.float32]:

@@ -29,6 +29,7 @@ from kintsugi.projections.measures import (
 )
 from kintsugi.projections.projection import Kind, Projection
 from kintsugi.projections.sample import PairedSample, Split, split
+from kintsugi.projections.strategy import Strategy
 
 K = 10
 RESCORED = 200
@@ -42,17 +43,6 @@ class Row(StrEnum):
     BRIDGED_RESCORED = "bridged, rescored"
     MAPPED = "gallery mapped"
     REEMBEDDED = "full re-embedding"
-
-
-class Strategy(StrEnum):
-    """How documents without a new vector take part in a new-model search."""
-
-    # New query vectors are projected into the old space.
-    BRIDGE = "query-bridge"
-    # Stored old vectors are projected into the new space.
-    MAP = "gallery-map"
-    # Clients give both models' query vectors; nothing is projected.
-    BOTH = "both-vectors"
 
 
 # Which query vectors a client must give.

@@ -10,6 +10,8 @@ import msgspec
 
 from kintsugi.ann.spec import AUTOMATIC, EncodingSpec
 from kintsugi.metrics import Metric, StoredType
+from kintsugi.projections.calibration import Calibration
+from kintsugi.projections.strategy import Strategy
 
 
 class Role(StrEnum):
@@ -50,6 +52,25 @@ class IndexVersionState(StrEnum):
         return self in {IndexVersionState.BUILDING, IndexVersionState.READY}
 
 
+class UpgradeState(StrEnum):
+    """Where an upgrade stands. Transitions: registry/upgrades.py."""
+
+    PLANNED = "planned"
+    # Both models take queries and writes; replicas open the new model's index.
+    SERVING_BOTH = "serving-both"
+    # Replicas build indexes of mapped vectors.
+    MAPPING = "mapping"
+    # Documents are re-embedded.
+    BACKFILLING = "backfilling"
+    # Requests that name no model mean the new one.
+    CUT_OVER = "cut-over"
+    # The old model takes no more writes.
+    FINISHING = "finishing"
+    FINISHED = "finished"
+    ROLLING_BACK = "rolling-back"
+    ROLLED_BACK = "rolled-back"
+
+
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An embedding model version. `number` names it within its collection, from 1, and is never reused."""
 
@@ -77,6 +98,13 @@ class Collection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     encoding: EncodingSpec = AUTOMATIC
     # Counts the calls that asked for an encoding, so that asking again after a refused check tries anew.
     encoding_requests: int = 0
+    # Models that take neither queries nor writes any more. Some of their vectors may still be stored.
+    retired: tuple[str, ...] = ()
+
+    @property
+    def live_models(self) -> tuple[Model, ...]:
+        """The models that take queries and writes."""
+        return tuple(model for model in self.models if model.name not in self.retired)
 
     def model(self, name: str) -> Model | None:
         """The model of this name; the serving one for an empty name; None when there is no such model."""
@@ -134,6 +162,37 @@ class IndexVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: IndexVersionState
 
 
+class Upgrade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The last upgrade of a collection. `number` counts them, from 1. `bridge` (new to old, for queries), `gallery_map` (old to
+    new), `reverse` (new to old, for documents), `anchors` and `report` are digests of artifacts, '' for none. Before
+    `min_migrated` of the documents have new vectors, and with less recall than `min_recall`, there is no cut-over."""
+
+    collection_uid: str
+    number: int
+    old_model: str
+    new_model: Model
+    state: UpgradeState
+    strategy: Strategy
+    calibration: Calibration
+    bridge: str
+    gallery_map: str
+    reverse: str
+    anchors: str
+    report: str
+    min_migrated: float
+    min_recall: float
+    created_at_us: int
+    changed_at_us: int
+    paused: bool = False
+
+    @property
+    def artifacts(self) -> tuple[str, ...]:
+        """What every shard server must hold."""
+        return tuple(
+            filter(None, (self.bridge, self.gallery_map, self.reverse, self.anchors, self.report)),
+        )
+
+
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a new collection gets when its specification is silent."""
 
@@ -141,7 +200,7 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replicas: int = 1
 
 
-Record: TypeAlias = Member | Collection | Shard | IndexVersion | Defaults
+Record: TypeAlias = Member | Collection | Shard | IndexVersion | Upgrade | Defaults
 
 
 def field_of(record: Record) -> str:
@@ -155,6 +214,8 @@ def field_of(record: Record) -> str:
             return f"shard/{record.collection_uid}/{record.shard}"
         case IndexVersion():
             return f"index/{record.collection_uid}/{record.shard}/{record.member}/{record.version}"
+        case Upgrade():
+            return f"upgrade/{record.collection_uid}"
         case Defaults():
             return "defaults"
 
@@ -164,6 +225,7 @@ _TYPES: dict[str, type[Record]] = {
     "collection": Collection,
     "shard": Shard,
     "index": IndexVersion,
+    "upgrade": Upgrade,
     "defaults": Defaults,
 }
 
@@ -210,6 +272,7 @@ class View:
         self.collections_by_name: dict[str, Collection] = {}
         self.shards: dict[tuple[str, int], Shard] = {}
         self.index_versions: dict[tuple[str, int, str], list[IndexVersion]] = {}
+        self.upgrades: dict[str, Upgrade] = {}
         for field, value in sorted(snapshot.fields.items()):
             self._add(decode_record(field, value))
 
@@ -224,6 +287,8 @@ class View:
                 self.collections_by_name[record.name] = record
             case Shard():
                 self.shards[record.collection_uid, record.shard] = record
+            case Upgrade():
+                self.upgrades[record.collection_uid] = record
             case IndexVersion():
                 self.index_versions.setdefault((record.collection_uid, record.shard, record.member), []).append(record)
 

@@ -94,6 +94,7 @@ class SearchOptions(_message.Message):
     MIN_SCORE_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     GROUP_BY_FIELD_NUMBER: _builtins.int
+    TELL_UNMIGRATED_FIELD_NUMBER: _builtins.int
     k: _builtins.int
     """The hits wanted per query, 1 to 1000, or the groups wanted with group_by. If not set: 10."""
     exact: _builtins.bool
@@ -112,6 +113,10 @@ class SearchOptions(_message.Message):
     """Only hits of at least this score are returned; finite. If not set: all."""
     offset: _builtins.int
     """The best hits to skip, for pages: offset + k is at most 1000. Must be 0 with group_by. If not set: 0."""
+    tell_unmigrated: _builtins.bool
+    """While the collection is upgraded: tell the candidates that still lack a vector of the model, so that they can be re-embedded
+    first. If not set: false.
+    """
     @_builtins.property
     def fields(self) -> _types_pb2.DocumentFields:
         """What to return beside id, score and version. If not set: nothing. Vectors cannot be asked for."""
@@ -137,10 +142,11 @@ class SearchOptions(_message.Message):
         min_score: _builtins.float | None = ...,
         offset: _builtins.int = ...,
         group_by: Global___GroupBy | None = ...,
+        tell_unmigrated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "min_score", b"min_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "exact", b"exact", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "k", b"k", "min_coverage", b"min_coverage", "min_score", b"min_score", "offset", b"offset", "oversampling", b"oversampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "exact", b"exact", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "k", b"k", "min_coverage", b"min_coverage", "min_score", b"min_score", "offset", b"offset", "oversampling", b"oversampling", "tell_unmigrated", b"tell_unmigrated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
     _WhichOneofArgType__min_score: _TypeAlias = _typing.Literal["_min_score", b"_min_score"]  # noqa: Y015
@@ -190,7 +196,9 @@ class SearchRequest(_message.Message):
     """Required. The name of a collection."""
     @_builtins.property
     def vectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueryVector]:
-        """Required: exactly one vector."""
+        """Required: exactly one vector; while the collection is upgraded, one of either model or one of each, which then search the
+        new model. A plan may need both: see Upgrade.query_vectors.
+        """
 
     @_builtins.property
     def options(self) -> Global___SearchOptions:
@@ -224,16 +232,19 @@ class Hit(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    PROJECTED_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """The exact score under the collection's metric; higher is better."""
     version: _builtins.int
     """The document version that was scored."""
     model: _builtins.str
-    """The model whose vector was scored."""
+    """The model whose stored vector was scored."""
     attributes: _builtins.str
     """The attributes as a JSON object. Empty unless asked for."""
     text: _builtins.str
     """The source text. Empty unless asked for, or when there is none."""
+    projected: _builtins.bool
+    """The document has no vector of the model that was searched: its score was projected, or is one of another model, calibrated."""
     @_builtins.property
     def id(self) -> _types_pb2.DocumentId:
         """The document."""
@@ -252,10 +263,11 @@ class Hit(_message.Message):
         attributes: _builtins.str = ...,
         text: _builtins.str = ...,
         group: _filters_pb2.AttributeValue | None = ...,
+        projected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "id", b"id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "group", b"group", "id", b"id", "model", b"model", "score", b"score", "text", b"text", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "group", b"group", "id", b"id", "model", b"model", "projected", b"projected", "score", b"score", "text", b"text", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -269,6 +281,7 @@ class SearchResponse(_message.Message):
 
     HITS_FIELD_NUMBER: _builtins.int
     COVERAGE_FIELD_NUMBER: _builtins.int
+    UNMIGRATED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
         """Best first; equal scores in the order of ids. At most k; with group_by, at most k groups one after the other, the best
@@ -279,15 +292,20 @@ class SearchResponse(_message.Message):
     def coverage(self) -> _types_pb2.Coverage:
         """What was really searched."""
 
+    @_builtins.property
+    def unmigrated(self) -> _types_pb2.IdColumn:
+        """Candidates that lack a vector of the model that was searched. Only with tell_unmigrated; at most 1000."""
+
     def __init__(
         self,
         *,
         hits: _abc.Iterable[Global___Hit] | None = ...,
         coverage: _types_pb2.Coverage | None = ...,
+        unmigrated: _types_pb2.IdColumn | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "unmigrated", b"unmigrated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "hits", b"hits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "hits", b"hits", "unmigrated", b"unmigrated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,7 +324,9 @@ class SearchBatchRequest(_message.Message):
     """Required. The name of a collection."""
     @_builtins.property
     def vectors(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ModelVectors]:
-        """Required: exactly one block, of 1 to 256 queries; `documents` must be empty."""
+        """Required: exactly one block, of 1 to 256 queries; while the collection is upgraded, one of either model or one of each, as
+        in SearchRequest; `documents` must be empty.
+        """
 
     @_builtins.property
     def options(self) -> Global___SearchOptions:
@@ -342,12 +362,19 @@ class SearchBatchResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     COVERAGE_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
+    PROJECTED_FIELD_NUMBER: _builtins.int
+    PROJECTED_MODEL_FIELD_NUMBER: _builtins.int
+    UNMIGRATED_FIELD_NUMBER: _builtins.int
     scores: _builtins.bytes
     """Their scores: little-endian binary64, 8 bytes each."""
     versions: _builtins.bytes
     """Their versions: little-endian unsigned 64-bit, 8 bytes each."""
     model: _builtins.str
-    """The model whose vectors were scored."""
+    """The model that was searched."""
+    projected: _builtins.bytes
+    """One byte per hit, 1 as Hit.projected says. Empty when no hit is."""
+    projected_model: _builtins.str
+    """The model whose stored vectors the projected hits have. Empty when there are none."""
     @_builtins.property
     def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The number of hits of each query."""
@@ -372,6 +399,10 @@ class SearchBatchResponse(_message.Message):
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[_filters_pb2.AttributeValue]:
         """Their groups, one per hit. Empty without group_by."""
 
+    @_builtins.property
+    def unmigrated(self) -> _types_pb2.IdColumn:
+        """As in SearchResponse, for all queries together."""
+
     def __init__(
         self,
         *,
@@ -384,10 +415,13 @@ class SearchBatchResponse(_message.Message):
         model: _builtins.str = ...,
         coverage: _types_pb2.Coverage | None = ...,
         groups: _abc.Iterable[_filters_pb2.AttributeValue] | None = ...,
+        projected: _builtins.bytes = ...,
+        projected_model: _builtins.str = ...,
+        unmigrated: _types_pb2.IdColumn | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "ids", b"ids"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "ids", b"ids", "unmigrated", b"unmigrated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "counts", b"counts", "coverage", b"coverage", "groups", b"groups", "ids", b"ids", "model", b"model", "scores", b"scores", "texts", b"texts", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "counts", b"counts", "coverage", b"coverage", "groups", b"groups", "ids", b"ids", "model", b"model", "projected", b"projected", "projected_model", b"projected_model", "scores", b"scores", "texts", b"texts", "unmigrated", b"unmigrated", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

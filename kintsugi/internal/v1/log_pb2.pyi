@@ -63,6 +63,7 @@ class Record(_message.Message):
     PUT_FIELD_NUMBER: _builtins.int
     PATCH_FIELD_NUMBER: _builtins.int
     DELETE_FIELD_NUMBER: _builtins.int
+    EMBED_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     """The version of this format. Required; this release writes 1."""
     id: _builtins.bytes
@@ -85,6 +86,10 @@ class Record(_message.Message):
     def delete(self) -> Global___Delete:
         """Delete the document."""
 
+    @_builtins.property
+    def embed(self) -> Global___Embed:
+        """Add vectors of further models, keep everything else, the version too. With CONDITION_IF_VERSION only."""
+
     def __init__(
         self,
         *,
@@ -96,12 +101,13 @@ class Record(_message.Message):
         put: Global___Put | None = ...,
         patch: Global___Patch | None = ...,
         delete: Global___Delete | None = ...,
+        embed: Global___Embed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "operation", b"operation", "patch", b"patch", "put", b"put"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delete", b"delete", "embed", b"embed", "operation", b"operation", "patch", b"patch", "put", b"put"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "delete", b"delete", "expected_version", b"expected_version", "format_version", b"format_version", "id", b"id", "operation", b"operation", "patch", b"patch", "put", b"put", "written_at_us", b"written_at_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "delete", b"delete", "embed", b"embed", "expected_version", b"expected_version", "format_version", b"format_version", "id", b"id", "operation", b"operation", "patch", b"patch", "put", b"put", "written_at_us", b"written_at_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["put", "patch", "delete"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["put", "patch", "delete", "embed"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
@@ -177,6 +183,30 @@ class Delete(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Delete: _TypeAlias = Delete  # noqa: Y015
+
+@_typing.final
+class Embed(_message.Message):
+    """Vectors that were computed from the document's present content. They replace those of the same models."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredVector]:
+        """At least one."""
+
+    def __init__(
+        self,
+        *,
+        vectors: _abc.Iterable[Global___StoredVector] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Embed: _TypeAlias = Embed  # noqa: Y015
 
 @_typing.final
 class StoredVector(_message.Message):

@@ -14,6 +14,7 @@ from kintsugi.v1 import cluster_pb2 as _cluster_pb2
 from kintsugi.v1 import filters_pb2 as _filters_pb2
 from kintsugi.v1 import search_pb2 as _search_pb2
 from kintsugi.v1 import types_pb2 as _types_pb2
+from kintsugi.v1 import upgrades_pb2 as _upgrades_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -141,6 +142,8 @@ class ShardSearchRequest(_message.Message):
     MIN_SCORE_FIELD_NUMBER: _builtins.int
     GROUP_BY_FIELD_NUMBER: _builtins.int
     ONLY_GROUPS_FIELD_NUMBER: _builtins.int
+    OTHER_QUERIES_FIELD_NUMBER: _builtins.int
+    TELL_UNMIGRATED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name of the model. Required."""
     queries: _builtins.bytes
@@ -157,6 +160,12 @@ class ShardSearchRequest(_message.Message):
     """The registry revision of the plan."""
     min_score: _builtins.float
     """As in SearchOptions."""
+    other_queries: _builtins.bytes
+    """While the collection is upgraded: the same queries by the other model of the upgrade, when the client gave them. Little-endian
+    f32, `count` x that model's dimension. Empty: none.
+    """
+    tell_unmigrated: _builtins.bool
+    """Tell the rows among the candidates that lack a vector of the model."""
     @_builtins.property
     def replica(self) -> Global___ReplicaRef:
         """Required."""
@@ -198,10 +207,12 @@ class ShardSearchRequest(_message.Message):
         min_score: _builtins.float | None = ...,
         group_by: _search_pb2.GroupBy | None = ...,
         only_groups: _abc.Iterable[_filters_pb2.AttributeValue] | None = ...,
+        other_queries: _builtins.bytes = ...,
+        tell_unmigrated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "min_score", b"min_score", "replica", b"replica"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "count", b"count", "exact", b"exact", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "k", b"k", "min_score", b"min_score", "model", b"model", "only_groups", b"only_groups", "oversampling", b"oversampling", "queries", b"queries", "registry_revision", b"registry_revision", "replica", b"replica"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "count", b"count", "exact", b"exact", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "k", b"k", "min_score", b"min_score", "model", b"model", "only_groups", b"only_groups", "other_queries", b"other_queries", "oversampling", b"oversampling", "queries", b"queries", "registry_revision", b"registry_revision", "replica", b"replica", "tell_unmigrated", b"tell_unmigrated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
     _WhichOneofArgType__min_score: _TypeAlias = _typing.Literal["_min_score", b"_min_score"]  # noqa: Y015
@@ -225,6 +236,9 @@ class ShardSearchResponse(_message.Message):
     DOCUMENTS_WITH_VECTOR_FIELD_NUMBER: _builtins.int
     INDEX_VERSION_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
+    PROJECTED_FIELD_NUMBER: _builtins.int
+    PROJECTED_MODEL_FIELD_NUMBER: _builtins.int
+    UNMIGRATED_FIELD_NUMBER: _builtins.int
     scores: _builtins.bytes
     """Little-endian binary64."""
     versions: _builtins.bytes
@@ -235,6 +249,12 @@ class ShardSearchResponse(_message.Message):
     """See documents."""
     index_version: _builtins.int
     """The index version that answered."""
+    projected: _builtins.bytes
+    """One byte per hit: 1 where the score is not of the model's own vector, but projected or of the other model's vector and
+    calibrated. Empty: none is.
+    """
+    projected_model: _builtins.str
+    """The name of the model whose stored vectors those hits have. Empty when there are none."""
     @_builtins.property
     def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The hits of each query."""
@@ -255,6 +275,10 @@ class ShardSearchResponse(_message.Message):
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[_filters_pb2.AttributeValue]:
         """The group of each hit, with group_by only. A shard's hits are then ordered by score, not by group."""
 
+    @_builtins.property
+    def unmigrated(self) -> _types_pb2.IdColumn:
+        """Candidates that lack a vector of the model, when asked for: each once, at most 1000."""
+
     def __init__(
         self,
         *,
@@ -268,10 +292,13 @@ class ShardSearchResponse(_message.Message):
         documents_with_vector: _builtins.int = ...,
         index_version: _builtins.int = ...,
         groups: _abc.Iterable[_filters_pb2.AttributeValue] | None = ...,
+        projected: _builtins.bytes = ...,
+        projected_model: _builtins.str = ...,
+        unmigrated: _types_pb2.IdColumn | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "unmigrated", b"unmigrated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "counts", b"counts", "documents", b"documents", "documents_with_vector", b"documents_with_vector", "groups", b"groups", "ids", b"ids", "index_version", b"index_version", "scores", b"scores", "texts", b"texts", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "counts", b"counts", "documents", b"documents", "documents_with_vector", b"documents_with_vector", "groups", b"groups", "ids", b"ids", "index_version", b"index_version", "projected", b"projected", "projected_model", b"projected_model", "scores", b"scores", "texts", b"texts", "unmigrated", b"unmigrated", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1100,6 +1127,8 @@ class HostedReplica(_message.Message):
     REPLICA_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     RECOVERY_FIELD_NUMBER: _builtins.int
+    UPGRADE_FIELD_NUMBER: _builtins.int
+    SERVING_MODELS_FIELD_NUMBER: _builtins.int
     recovery: _builtins.str
     """For people: why the last attempt of this server to recover the log of its shard failed. Empty when there was none
     since the log was open.
@@ -1112,17 +1141,141 @@ class HostedReplica(_message.Message):
     def status(self) -> _cluster_pb2.ReplicaStatus:
         """How it does. `state` is left to the asker, who knows the registry."""
 
+    @_builtins.property
+    def upgrade(self) -> _upgrades_pb2.UpgradeShardProgress:
+        """How far its collection's upgrade is here. `shard` and `member` are left to the asker. Unset without an upgrade."""
+
+    @_builtins.property
+    def serving_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is to be searched: the names of the models with an index that serves."""
+
     def __init__(
         self,
         *,
         replica: Global___ReplicaRef | None = ...,
         status: _cluster_pb2.ReplicaStatus | None = ...,
         recovery: _builtins.str = ...,
+        upgrade: _upgrades_pb2.UpgradeShardProgress | None = ...,
+        serving_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica", "status", b"status", "upgrade", b"upgrade"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["recovery", b"recovery", "replica", b"replica", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recovery", b"recovery", "replica", b"replica", "serving_models", b"serving_models", "status", b"status", "upgrade", b"upgrade"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HostedReplica: _TypeAlias = HostedReplica  # noqa: Y015
+
+@_typing.final
+class NextShardDocumentsRequest(_message.Message):
+    """Asks for documents to re-embed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    LEASE_S_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The name of the model whose vectors are wanted. Required."""
+    limit: _builtins.int
+    """The most documents to return. Required."""
+    lease_s: _builtins.float
+    """See kintsugi.v1.NextDocumentsRequest. Required."""
+    @_builtins.property
+    def replica(self) -> Global___ReplicaRef:
+        """Required."""
+
+    @_builtins.property
+    def first(self) -> _types_pb2.IdColumn:
+        """These first."""
+
+    def __init__(
+        self,
+        *,
+        replica: Global___ReplicaRef | None = ...,
+        model: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        lease_s: _builtins.float = ...,
+        first: _types_pb2.IdColumn | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "replica", b"replica"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "lease_s", b"lease_s", "limit", b"limit", "model", b"model", "replica", b"replica"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NextShardDocumentsRequest: _TypeAlias = NextShardDocumentsRequest  # noqa: Y015
+
+@_typing.final
+class NextShardDocumentsResponse(_message.Message):
+    """Documents to re-embed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    remaining: _builtins.int
+    """All that lack a vector, leased ones included."""
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[_upgrades_pb2.DocumentToEmbed]:
+        """The most urgent first."""
+
+    def __init__(
+        self,
+        *,
+        documents: _abc.Iterable[_upgrades_pb2.DocumentToEmbed] | None = ...,
+        remaining: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "remaining", b"remaining"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NextShardDocumentsResponse: _TypeAlias = NextShardDocumentsResponse  # noqa: Y015
+
+@_typing.final
+class GetArtifactRequest(_message.Message):
+    """Asks for an artifact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The SHA-256 of its bytes, in hexadecimal. Required."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetArtifactRequest: _TypeAlias = GetArtifactRequest  # noqa: Y015
+
+@_typing.final
+class GetArtifactResponse(_message.Message):
+    """An artifact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Its bytes."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetArtifactResponse: _TypeAlias = GetArtifactResponse  # noqa: Y015

@@ -79,6 +79,16 @@ class ShardStub:
                 request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.VerifyReplicaRequest.SerializeToString,
                 response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.VerifyReplicaResponse.FromString,
                 _registered_method=True)
+        self.NextDocuments = channel.unary_unary(
+                '/kintsugi.internal.v1.Shard/NextDocuments',
+                request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.NextShardDocumentsRequest.SerializeToString,
+                response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.NextShardDocumentsResponse.FromString,
+                _registered_method=True)
+        self.GetArtifact = channel.unary_unary(
+                '/kintsugi.internal.v1.Shard/GetArtifact',
+                request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetArtifactRequest.SerializeToString,
+                response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetArtifactResponse.FromString,
+                _registered_method=True)
         self.GetPosition = channel.unary_unary(
                 '/kintsugi.internal.v1.Shard/GetPosition',
                 request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetPositionRequest.SerializeToString,
@@ -177,6 +187,22 @@ class ShardServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NextDocuments(self, request, context):
+        """Hands out documents that lack a vector of a model, the most urgent first, and keeps them from other askers for a while.
+        The leases are this replica's own and end with its process: a document may be handed out twice, which does no harm.
+        Also: those of the service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetArtifact(self, request, context):
+        """Reads an artifact that this server holds. Read-only. NOT_FOUND: it does not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetPosition(self, request, context):
         """Tells how far a replica is. With `fence_epoch`, first makes the replica stop applying records of lower epochs,
         durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
@@ -257,6 +283,16 @@ def add_ShardServicer_to_server(servicer, server):
                     servicer.VerifyReplica,
                     request_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.VerifyReplicaRequest.FromString,
                     response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.VerifyReplicaResponse.SerializeToString,
+            ),
+            'NextDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.NextDocuments,
+                    request_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.NextShardDocumentsRequest.FromString,
+                    response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.NextShardDocumentsResponse.SerializeToString,
+            ),
+            'GetArtifact': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArtifact,
+                    request_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetArtifactRequest.FromString,
+                    response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetArtifactResponse.SerializeToString,
             ),
             'GetPosition': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPosition,
@@ -505,6 +541,60 @@ class Shard:
             '/kintsugi.internal.v1.Shard/VerifyReplica',
             kintsugi_dot_internal_dot_v1_dot_shard__pb2.VerifyReplicaRequest.SerializeToString,
             kintsugi_dot_internal_dot_v1_dot_shard__pb2.VerifyReplicaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NextDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kintsugi.internal.v1.Shard/NextDocuments',
+            kintsugi_dot_internal_dot_v1_dot_shard__pb2.NextShardDocumentsRequest.SerializeToString,
+            kintsugi_dot_internal_dot_v1_dot_shard__pb2.NextShardDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kintsugi.internal.v1.Shard/GetArtifact',
+            kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetArtifactRequest.SerializeToString,
+            kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,13 @@ class ShardStub:
     """
     VerifyReplica: _grpc.UnaryUnaryMultiCallable[_shard_pb2.VerifyReplicaRequest, _shard_pb2.VerifyReplicaResponse]
     """Digests the replica's content and measures its index against exact search. Read-only, slow. Also: those of the service."""
+    NextDocuments: _grpc.UnaryUnaryMultiCallable[_shard_pb2.NextShardDocumentsRequest, _shard_pb2.NextShardDocumentsResponse]
+    """Hands out documents that lack a vector of a model, the most urgent first, and keeps them from other askers for a while.
+    The leases are this replica's own and end with its process: a document may be handed out twice, which does no harm.
+    Also: those of the service.
+    """
+    GetArtifact: _grpc.UnaryUnaryMultiCallable[_shard_pb2.GetArtifactRequest, _shard_pb2.GetArtifactResponse]
+    """Reads an artifact that this server holds. Read-only. NOT_FOUND: it does not."""
     GetPosition: _grpc.UnaryUnaryMultiCallable[_shard_pb2.GetPositionRequest, _shard_pb2.GetPositionResponse]
     """Tells how far a replica is. With `fence_epoch`, first makes the replica stop applying records of lower epochs,
     durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
@@ -120,6 +127,13 @@ class ShardAsyncStub(ShardStub):
     """
     VerifyReplica: _aio.UnaryUnaryMultiCallable[_shard_pb2.VerifyReplicaRequest, _shard_pb2.VerifyReplicaResponse]  # type: ignore[assignment]
     """Digests the replica's content and measures its index against exact search. Read-only, slow. Also: those of the service."""
+    NextDocuments: _aio.UnaryUnaryMultiCallable[_shard_pb2.NextShardDocumentsRequest, _shard_pb2.NextShardDocumentsResponse]  # type: ignore[assignment]
+    """Hands out documents that lack a vector of a model, the most urgent first, and keeps them from other askers for a while.
+    The leases are this replica's own and end with its process: a document may be handed out twice, which does no harm.
+    Also: those of the service.
+    """
+    GetArtifact: _aio.UnaryUnaryMultiCallable[_shard_pb2.GetArtifactRequest, _shard_pb2.GetArtifactResponse]  # type: ignore[assignment]
+    """Reads an artifact that this server holds. Read-only. NOT_FOUND: it does not."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_shard_pb2.GetPositionRequest, _shard_pb2.GetPositionResponse]  # type: ignore[assignment]
     """Tells how far a replica is. With `fence_epoch`, first makes the replica stop applying records of lower epochs,
     durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
@@ -218,6 +232,25 @@ class ShardServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_shard_pb2.VerifyReplicaResponse, _abc.Awaitable[_shard_pb2.VerifyReplicaResponse]]:
         """Digests the replica's content and measures its index against exact search. Read-only, slow. Also: those of the service."""
+
+    @_abc_1.abstractmethod
+    def NextDocuments(
+        self,
+        request: _shard_pb2.NextShardDocumentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shard_pb2.NextShardDocumentsResponse, _abc.Awaitable[_shard_pb2.NextShardDocumentsResponse]]:
+        """Hands out documents that lack a vector of a model, the most urgent first, and keeps them from other askers for a while.
+        The leases are this replica's own and end with its process: a document may be handed out twice, which does no harm.
+        Also: those of the service.
+        """
+
+    @_abc_1.abstractmethod
+    def GetArtifact(
+        self,
+        request: _shard_pb2.GetArtifactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shard_pb2.GetArtifactResponse, _abc.Awaitable[_shard_pb2.GetArtifactResponse]]:
+        """Reads an artifact that this server holds. Read-only. NOT_FOUND: it does not."""
 
     @_abc_1.abstractmethod
     def GetPosition(

@@ -8,8 +8,9 @@ import pytest
 from kintsugi.metrics import Metric
 from kintsugi.projections.measures import Interval
 from kintsugi.projections.projection import Kind, unit
-from kintsugi.projections.report import Measured, Row, Strategy, plan, recommend
+from kintsugi.projections.report import Measured, Row, plan, recommend
 from kintsugi.projections.sample import MIN_PAIRS, PairedSample, split
+from kintsugi.projections.strategy import Strategy
 
 
 def world(count=1500, queries=60, dimension=24, old_noise=1.2, new_noise=0.1, seed=0):
