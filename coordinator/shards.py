@@ -52,6 +52,11 @@ class ShardCalls:
     ) -> shard_pb2.ScrollDocumentsResponse:
         return await _call(self._stub_of(address).ScrollDocuments, request, deadline)
 
+    async def next_documents(
+        self, address: str, request: shard_pb2.NextShardDocumentsRequest, deadline: Deadline
+    ) -> shard_pb2.NextShardDocumentsResponse:
+        return await _call(self._stub_of(address).NextDocuments, request, deadline)
+
 
 async def _call(
     method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, deadline: Deadline

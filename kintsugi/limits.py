@@ -42,6 +42,12 @@ MAX_PAGE_BYTES = 16 * 2**20
 DEFAULT_DELETE_LIMIT = 10_000
 MAX_DELETE_LIMIT = 100_000
 
+# Pulls of documents to re-embed: how many by default, and for how long nobody else gets them.
+DEFAULT_PULL = 100
+DEFAULT_LEASE_S = 60.0
+MIN_LEASE_S = 1.0
+MAX_LEASE_S = 3600.0
+
 DEFAULT_VERIFY_QUERIES = 100
 MAX_VERIFY_QUERIES = 1000
 DEFAULT_VERIFY_K = 10
