@@ -49,6 +49,15 @@ if TYPE_CHECKING:
         SearchResult,
         WriteResult,
     )
+    from kintsugi.sdk.upgrade_types import (
+        DocumentToEmbed,
+        NextDocuments,
+        PutVectorsResult,
+        Upgrade,
+        UpgradePlan,
+        UpgradeProgress,
+        UpgradeStatus,
+    )
     from kintsugi.sdk.verifying import Agreement, ReplicaCheck, ShardVerdict, verdicts
 
 __all__ = [
@@ -65,6 +74,7 @@ __all__ = [
     "DeadlineExceeded",
     "DeletedByFilter",
     "Document",
+    "DocumentToEmbed",
     "ExportResult",
     "FailedPrecondition",
     "GetResult",
@@ -74,16 +84,22 @@ __all__ = [
     "InvalidArgument",
     "KintsugiError",
     "Model",
+    "NextDocuments",
     "NotFound",
     "OutOfRange",
     "Outcome",
     "Page",
+    "PutVectorsResult",
     "ReplicaCheck",
     "ResourceExhausted",
     "RetryPolicy",
     "SearchResult",
     "ShardVerdict",
     "Unavailable",
+    "Upgrade",
+    "UpgradePlan",
+    "UpgradeProgress",
+    "UpgradeStatus",
     "WriteResult",
     "verdicts",
 ]
@@ -91,6 +107,7 @@ __all__ = [
 _MODULES = (
     "kintsugi.errors",
     "kintsugi.sdk.types",
+    "kintsugi.sdk.upgrade_types",
     "kintsugi.sdk.verifying",
     "kintsugi.sdk.retry",
     "kintsugi.sdk.aio",

@@ -11,9 +11,11 @@ from functools import cache
 import kintsugi
 from kintsugi import ids
 from kintsugi.filters import dicts, tree
-from kintsugi.sdk import aio, blocking, convert, filtering, options, status, types, verifying
+from kintsugi.sdk import aio, blocking, convert, filtering, options, status, types, upgrade_types, upgrades, verifying
 
-VALUE_MODULES = (types, status, verifying)
+VALUE_MODULES = (types, status, verifying, upgrade_types)
+# The clients' methods stand in these classes.
+CLIENT_CLASSES = ((aio.AsyncClient, aio), (upgrades.AsyncUpgrades, upgrades))
 ALIAS_MODULES = (ids, convert, options, types, filtering, dicts, tree)
 OPTION = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
 SAME_AS = re.compile(r"^as in (\w+)\.$")
@@ -52,16 +54,20 @@ def _clients() -> Iterator[str]:
     constructor = _methods(blocking.Client)["__init__"]
     yield f"### Client and AsyncClient\n\n{_code(_signature('Client', constructor, blocking))}"
     yield _definitions((inspect.getdoc(aio.AsyncClient) or "").partition("\n\n")[2])
-    for name, method in _methods(aio.AsyncClient).items():
-        if name.startswith("_"):
-            continue
-        if any(ast.unparse(decorator) == "property" for decorator in method.decorator_list):
-            yield f"### {name}\n\n{_code(f'{name}: {ast.unparse(method.returns)}')}"
-        else:
-            yield f"### {name}\n\n{_code(_signature(name, method, aio))}"
-        yield _text(ast.get_docstring(method) or "")
-        if method.args.kwarg is not None:
-            yield _option_table(ast.unparse(method.args.kwarg.annotation.slice))
+    for owner, module in CLIENT_CLASSES:
+        for name, method in _methods(owner).items():
+            if not name.startswith("_"):
+                yield from _method(name, method, module)
+
+
+def _method(name: str, method: ast.FunctionDef | ast.AsyncFunctionDef, module: object) -> Iterator[str]:
+    if any(ast.unparse(decorator) == "property" for decorator in method.decorator_list):
+        yield f"### {name}\n\n{_code(f'{name}: {ast.unparse(method.returns)}')}"
+    else:
+        yield f"### {name}\n\n{_code(_signature(name, method, module))}"
+    yield _text(ast.get_docstring(method) or "")
+    if method.args.kwarg is not None:
+        yield _option_table(ast.unparse(method.args.kwarg.annotation.slice))
 
 
 def _methods(owner: type) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:

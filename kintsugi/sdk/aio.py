@@ -63,6 +63,7 @@ from kintsugi.sdk.types import (
     SearchResult,
     WriteResult,
 )
+from kintsugi.sdk.upgrades import AsyncUpgrades
 from kintsugi.sdk.verifying import ReplicaCheck, replica_check
 from kintsugi.v1 import cluster_pb2, collections_pb2, documents_pb2, search_pb2
 
@@ -81,7 +82,7 @@ class _Shared(NamedTuple):
     timeout_s: float
 
 
-class AsyncClient:
+class AsyncClient(AsyncUpgrades):
     """A client of one cluster, for one event loop.
 
     addresses: one or more coordinators as host:port; the first is used until it is unavailable, then the next.

@@ -22,13 +22,14 @@ from kintsugi.rpc.errors import grpc_errors, is_told
 from kintsugi.sdk.calling import Calling
 from kintsugi.sdk.retry import RetryPolicy, at_the_deadline, is_retryable
 from kintsugi.telemetry.tracing import client_metadata
-from kintsugi.v1 import cluster_pb2_grpc, collections_pb2_grpc, documents_pb2_grpc, search_pb2_grpc
+from kintsugi.v1 import cluster_pb2_grpc, collections_pb2_grpc, documents_pb2_grpc, search_pb2_grpc, upgrades_pb2_grpc
 
 if TYPE_CHECKING:
     from kintsugi.v1.cluster_pb2_grpc import ClusterAsyncStub
     from kintsugi.v1.collections_pb2_grpc import CollectionsAsyncStub
     from kintsugi.v1.documents_pb2_grpc import DocumentsAsyncStub
     from kintsugi.v1.search_pb2_grpc import SearchAsyncStub
+    from kintsugi.v1.upgrades_pb2_grpc import UpgradesAsyncStub
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ class Stubs:
     documents: "DocumentsAsyncStub"
     search: "SearchAsyncStub"
     cluster: "ClusterAsyncStub"
+    upgrades: "UpgradesAsyncStub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Connection:
                 documents=documents_pb2_grpc.DocumentsStub(channel),
                 search=search_pb2_grpc.SearchStub(channel),
                 cluster=cluster_pb2_grpc.ClusterStub(channel),
+                upgrades=upgrades_pb2_grpc.UpgradesStub(channel),
             )
         return found
 

@@ -132,17 +132,17 @@ def unpack_collection(message: collections_pb2.Collection) -> Collection:
         shards=spec.shards,
         replicas=spec.replicas,
         metric=cast("MetricName", _METRIC_NAMES[spec.metric]),
-        models=tuple(_unpack_model(model) for model in spec.models),
+        models=tuple(unpack_model(model) for model in spec.models),
         stored=cast("StoredName", _STORED_NAMES.get(spec.stored_element_type, "f32")),
         serving_model=message.serving_model,
-        created_at=_time(message.created_at),
+        created_at=unpack_time(message.created_at),
         encoding=encoding.name if encoding is not None else "unknown",
         oversampling=encoding.oversampling if encoding is not None else 0.0,
         encoding_requests=message.encoding_requests,
     )
 
 
-def _unpack_model(message: types_pb2.Model) -> Model:
+def unpack_model(message: types_pb2.Model) -> Model:
     return Model(
         name=message.name,
         dimension=message.dimension,
@@ -160,6 +160,11 @@ def _unpack_model(message: types_pb2.Model) -> Model:
 
 def pack_id(value: object, field: str) -> types_pb2.DocumentId:
     return columns.pack_id(ids.check(document_id(value), field))
+
+
+def doc_ids(given: Ids) -> list[DocId]:
+    """The ids as plain values, checked."""
+    return [ids.check(document_id(value), f"ids[{i}]") for i, value in enumerate(given)]
 
 
 def pack_ids(doc_ids: Ids, first: int = 0) -> list[types_pb2.DocumentId]:
@@ -317,7 +322,7 @@ def unpack_document(message: types_pb2.Document, fields: types_pb2.DocumentField
     return Document(
         id=unpack_id(message.id),
         version=message.version,
-        written_at=_time(message.written_at),
+        written_at=unpack_time(message.written_at),
         attributes=_attributes(message.attributes) if fields.attributes else None,
         text=message.text if fields.text else None,
         vectors=vectors,
@@ -396,7 +401,7 @@ def _attributes(encoded: str) -> Attributes:
     return cast("Attributes", json.loads(encoded)) if encoded else {}
 
 
-def _time(message: timestamp_pb2.Timestamp) -> datetime:
+def unpack_time(message: timestamp_pb2.Timestamp) -> datetime:
     return message.ToDatetime(tzinfo=UTC)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kintsugi.ann.spec import EncodingSpec
+from kintsugi.ids import DocId
 from kintsugi.sdk.filtering import FilterLike
 from kintsugi.sdk.types import AcknowledgementName, StoredName
 
@@ -138,6 +139,22 @@ class CountOptions(ReadOptions, total=False):
     kintsugi.filters. Default: all."""
 
     filter: FilterLike | None
+
+
+class NextDocumentsOptions(CallOptions, total=False):
+    """lease_s: for how long no other worker gets the documents, 1 to 3600. Default 60.
+    first: ids to serve first if they still lack a vector, at most 1000, as searches report them. Default: none."""
+
+    lease_s: float | None
+    first: Sequence[DocId] | npt.NDArray[Any] | None
+
+
+class PutVectorsOptions(CallOptions, total=False):
+    """acknowledgement: when to answer: "durable" (default) or "searchable".
+    request_id: makes a repetition harmless for 10 minutes, at most 64 bytes. Default: drawn."""
+
+    acknowledgement: AcknowledgementName
+    request_id: str
 
 
 class FieldOptions(ReadOptions, total=False):

@@ -16,6 +16,7 @@ from kintsugi.sdk.options import (
     CollectionOptions,
     CountOptions,
     DeleteByFilterOptions,
+    PutVectorsOptions,
     SearchOptions,
     UpdateOptions,
     WriteOptions,
@@ -91,7 +92,7 @@ def durable_replicas(options: WriteOptions | DeleteByFilterOptions) -> int:
     return convert.bounded(options.get("durable_replicas", 1), "durable_replicas", limits.MAX_REPLICAS)
 
 
-def request_id(options: WriteOptions) -> str:
+def request_id(options: WriteOptions | PutVectorsOptions) -> str:
     return options.get("request_id", "") or uuid.uuid4().hex
 
 
