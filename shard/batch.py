@@ -11,6 +11,7 @@ Knows the layout of values, not LMDB: `lookup` is injected.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from shard.attributes.changes import AttributesOfRow
 from shard.change import Change
@@ -43,7 +44,7 @@ class Batch:
             if change.operation is Operation.PUT:
                 row = self._put(change, current)
             elif current is not None:
-                self._patch_or_delete(change, current)
+                self._change(change, current)
         key = number(change.seq)
         entry = JOURNAL.pack(change.operation, decision.outcome, epoch, row, decision.version, digest)
         self.journal.append((key, entry))
@@ -96,9 +97,7 @@ class Batch:
         else:
             row = current.row
             self._drop_vectors(current)
-        for model, data in change.vectors.items():
-            self.vectors[vector_key(model, row)] = data
-            self._count(model, 1)
+        self._write_vectors(change.vectors, row, ())
         self._now[change.id] = DocumentRecord(
             row=row,
             version=change.seq,
@@ -110,10 +109,16 @@ class Batch:
         )
         return row
 
-    def _patch_or_delete(self, change: Change, current: DocumentRecord) -> None:
+    def _change(self, change: Change, current: DocumentRecord) -> None:
         if change.operation is Operation.DELETE:
             self._drop_vectors(current)
             self._now[change.id] = None
+            return
+        if change.operation is Operation.EMBED:
+            self._write_vectors(change.vectors, current.row, current.models)
+            models = tuple(sorted({*current.models, *change.vectors}))
+            if models != current.models:
+                self._now[change.id] = replace(current, models=models)
             return
         self._now[change.id] = DocumentRecord(
             row=current.row,
@@ -124,6 +129,13 @@ class Batch:
             attributes=change.attributes,
             text=current.text,
         )
+
+    def _write_vectors(self, vectors: dict[int, bytes], row: int, models: tuple[int, ...]) -> None:
+        """`models` are those that the row has a vector of already."""
+        for model, data in vectors.items():
+            self.vectors[vector_key(model, row)] = data
+            if model not in models:
+                self._count(model, 1)
 
     def _drop_vectors(self, document: DocumentRecord) -> None:
         for model in document.models:

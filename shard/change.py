@@ -1,27 +1,34 @@
 """A record of the log, parsed and checked: what storage is asked to change.
 
 What does not parse stops the replica (RecordUnreadable): a skipped record would make replicas differ. That holds for
-records of a later format, too. Pure.
+records of a later format, too. A model that nobody declared yet is told apart (UnknownModel): the registry knows it, or
+will. Vectors of models that are given up are left out. Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
 from kintsugi.ids import MAX_TEXT_BYTES
 from kintsugi.internal.v1 import log_pb2
 from kintsugi.log import records
-from kintsugi.log.faults import RecordUnreadable
+from kintsugi.log.faults import RecordUnreadable, UnknownModel
 from shard.outcomes import Condition, Operation
 
 _INTEGER_ID_BYTES: Final = 9
-_OPERATIONS = {"put": Operation.PUT, "patch": Operation.PATCH, "delete": Operation.DELETE}
+_OPERATIONS = {
+    "put": Operation.PUT,
+    "patch": Operation.PATCH,
+    "delete": Operation.DELETE,
+    "embed": Operation.EMBED,
+}
 _CONDITIONS = {int(condition): condition for condition in Condition}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`attributes`, `text` and `vectors` (by model, ascending) are those of a put; a patch has attributes only."""
+    """`attributes`, `text` and `vectors` (by model, ascending) are those of a put; a patch has attributes only, an embed
+    vectors only."""
 
     seq: int
     id: bytes
@@ -34,8 +41,9 @@ class Change:
     vectors: dict[int, bytes]
 
 
-def parse(seq: int, payload: bytes, vector_bytes: Mapping[int, int]) -> Change:
-    """Parses the record `seq`. `vector_bytes` are the sizes of a stored vector, by model."""
+def parse(seq: int, payload: bytes, vector_bytes: Mapping[int, int], retired: Set[int] = frozenset[int]()) -> Change:
+    """Parses the record `seq`. `vector_bytes` are the sizes of a stored vector, by model; vectors of `retired` models are
+    left out."""
     try:
         record = records.parse(payload)
     except RecordUnreadable as error:
@@ -49,9 +57,13 @@ def parse(seq: int, payload: bytes, vector_bytes: Mapping[int, int]) -> Change:
     attributes, text, vectors = b"", b"", dict[int, bytes]()
     if operation is Operation.PUT:
         attributes, text = record.put.attributes, record.put.text.encode()
-        vectors = _vectors(seq, record.put, vector_bytes)
+        vectors = _vectors(seq, record.put.vectors, vector_bytes, retired)
     elif operation is Operation.PATCH:
         attributes = record.patch.attributes
+    elif operation is Operation.EMBED:
+        if condition is not Condition.IF_VERSION or not record.embed.vectors:
+            raise RecordUnreadable(f"record {seq} embeds without a version or without a vector")
+        vectors = _vectors(seq, record.embed.vectors, vector_bytes, retired)
     return Change(
         seq=seq,
         id=_checked_id(seq, record.id),
@@ -77,13 +89,19 @@ def _checked_id(seq: int, encoded: bytes) -> bytes:
     raise RecordUnreadable(f"record {seq} has a malformed id of {len(encoded)} bytes, type byte {encoded[:1]!r}")
 
 
-def _vectors(seq: int, put: log_pb2.Put, vector_bytes: Mapping[int, int]) -> dict[int, bytes]:
+def _vectors(
+    seq: int, stored: Iterable[log_pb2.StoredVector], vector_bytes: Mapping[int, int], retired: Set[int]
+) -> dict[int, bytes]:
     vectors: dict[int, bytes] = {}
-    for vector in put.vectors:
+    for vector in stored:
         model, data = vector.model, vector.data
+        if model in retired:
+            continue
         expected = vector_bytes.get(model)
         if expected is None:
-            raise RecordUnreadable(f"record {seq} has a vector of model {model}, which this replica does not know")
+            raise UnknownModel(
+                f"record {seq} has a vector of model {model}, which this replica does not know", model=model
+            )
         if len(data) != expected:
             raise RecordUnreadable(f"record {seq} has a vector of {len(data)} bytes, model {model} needs {expected}")
         if model in vectors:

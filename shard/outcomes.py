@@ -16,6 +16,7 @@ class Operation(IntEnum):
     PUT = 1
     PATCH = 2
     DELETE = 3
+    EMBED = 4
 
 
 @unique
@@ -57,9 +58,9 @@ def decide(
         return Decision(refusal, current_version or 0)
     if operation is Operation.PUT:
         return Decision(Outcome.APPLIED, seq)
-    if operation is Operation.PATCH:
-        return Decision(Outcome.APPLIED, current_version or 0)
-    return Decision(Outcome.APPLIED, 0)
+    if operation is Operation.DELETE:
+        return Decision(Outcome.APPLIED, 0)
+    return Decision(Outcome.APPLIED, current_version or 0)
 
 
 def _refusal(condition: Condition, expected_version: int, current_version: int | None) -> Outcome | None:

@@ -9,8 +9,10 @@ LogFault
   LogForked        the log has another history than the reader
   RestoreRefused   somebody else restored the log, or a restoration does not fit what it continues
   RecordUnreadable a record is damaged or of an unknown format version
+    UnknownModel   a record has a vector of a model that the reader has not heard of yet
 
-None of them passes by itself by reading again, except LogMoved and LogRestoring, once the registry is read again.
+None of them passes by itself by reading again, except LogMoved, LogRestoring and UnknownModel, once the registry is read
+again.
 Failures to reach Redis are kintsugi.errors.Unavailable instead.
 """
 
@@ -52,3 +54,9 @@ class RestoreRefused(LogFault):
 
 class RecordUnreadable(LogFault):
     pass
+
+
+class UnknownModel(RecordUnreadable):
+    def __init__(self, message: str, *, model: int) -> None:
+        super().__init__(message)
+        self.model = model

@@ -27,8 +27,7 @@ def put(
     expected_version: int = 0,
 ) -> bytes:
     """The body that inserts or replaces a document. `vectors` maps model numbers to little-endian elements."""
-    stored = [log_pb2.StoredVector(model=model, data=data) for model, data in sorted(vectors.items())]
-    content = log_pb2.Put(attributes=attributes, text=text, vectors=stored)
+    content = log_pb2.Put(attributes=attributes, text=text, vectors=_stored(vectors))
     return _record(doc_id, condition, expected_version, put=content).SerializeToString()
 
 
@@ -50,6 +49,16 @@ def delete(doc_id: DocId, *, expected_version: int = 0) -> bytes:
     return _record(doc_id, condition, expected_version, delete=log_pb2.Delete()).SerializeToString()
 
 
+def embed(doc_id: DocId, vectors: Mapping[int, bytes], *, expected_version: int) -> bytes:
+    """The body that adds vectors computed from the document at `expected_version`, at least 1."""
+    content = log_pb2.Embed(vectors=_stored(vectors))
+    return _record(doc_id, log_pb2.CONDITION_IF_VERSION, expected_version, embed=content).SerializeToString()
+
+
+def _stored(vectors: Mapping[int, bytes]) -> list[log_pb2.StoredVector]:
+    return [log_pb2.StoredVector(model=model, data=data) for model, data in sorted(vectors.items())]
+
+
 def _record(
     doc_id: DocId,
     condition: log_pb2.Condition.ValueType,
@@ -58,6 +67,7 @@ def _record(
     put: log_pb2.Put | None = None,
     patch: log_pb2.Patch | None = None,
     delete: log_pb2.Delete | None = None,
+    embed: log_pb2.Embed | None = None,
 ) -> log_pb2.Record:
     return log_pb2.Record(
         format_version=FORMAT_VERSION,
@@ -67,6 +77,7 @@ def _record(
         put=put,
         patch=patch,
         delete=delete,
+        embed=embed,
     )
 
 

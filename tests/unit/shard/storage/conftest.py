@@ -44,6 +44,10 @@ class MemoryLog:
     def patch(self, doc_id: int | str, attributes: bytes, **options: object) -> list[LogEntry]:
         return self.append(records.stamp(records.patch(doc_id, attributes, **options), 8))
 
+    def embed(self, doc_id: int | str, version: int, value: float = 0.0, model: int = 2) -> list[LogEntry]:
+        vector = np.full(DIMENSION, value, dtype="<f4").tobytes()
+        return self.append(records.stamp(records.embed(doc_id, {model: vector}, expected_version=version), 9))
+
 
 @pytest.fixture
 def memory_log() -> MemoryLog:

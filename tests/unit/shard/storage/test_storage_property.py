@@ -50,7 +50,7 @@ class Oracle:
         self.outcomes = []
 
     def apply(self, seq, step):
-        doc_id, operation, condition, expected, attributes, text, given_vectors = step
+        doc_id, operation, condition, expected, attributes, text, given_vectors = possible(step)
         current = self.documents.get(doc_id)
         decision = decide(operation, condition, expected, seq, current and current[0])
         self.outcomes.append((decision.outcome, decision.version))
@@ -60,12 +60,22 @@ class Oracle:
             self.documents[doc_id] = (seq, seq, attributes.decode(), text, given_vectors)
         elif operation is Operation.PATCH:
             self.documents[doc_id] = (current[0], seq, attributes.decode(), *current[3:])
+        elif operation is Operation.EMBED:
+            self.documents[doc_id] = (*current[:4], current[4] | given_vectors)
         else:
             del self.documents[doc_id]
 
 
-def payload_of(seq, step):
+def possible(step):
+    """The step, as it can stand in a log: what embeds has a version and a vector."""
     doc_id, operation, condition, expected, attributes, text, given_vectors = step
+    if operation is Operation.EMBED:
+        condition, given_vectors = Condition.IF_VERSION, given_vectors or {2: b"12345678"}
+    return doc_id, operation, condition, expected, attributes, text, given_vectors
+
+
+def payload_of(seq, step):
+    doc_id, operation, condition, expected, attributes, text, given_vectors = possible(step)
     record = log_pb2.Record(format_version=1, id=encode(doc_id), condition=int(condition), written_at_us=seq)
     record.expected_version = expected if condition is Condition.IF_VERSION else 0
     if operation is Operation.PUT:
@@ -73,6 +83,9 @@ def payload_of(seq, step):
         record.put.CopyFrom(put)
     elif operation is Operation.PATCH:
         record.patch.attributes = attributes
+    elif operation is Operation.EMBED:
+        embed = records.parse(records.embed(doc_id, given_vectors, expected_version=expected)).embed
+        record.embed.CopyFrom(embed)
     else:
         record.delete.SetInParent()
     return record.SerializeToString()
