@@ -13,10 +13,13 @@ Knows the layout of values, not LMDB: `lookup` is injected.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from pyroaring import BitMap64
+
 from shard.attributes.changes import AttributesOfRow
 from shard.change import Change
 from shard.layout import JOURNAL, DocumentRecord, encode_document, number, vector_key
 from shard.outcomes import Operation, Outcome, decide
+from shard.vector_rows import Change as VectorChange
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -81,6 +84,25 @@ class Batch:
             if old != new:
                 moved.append((encoded, old, new))
         return moved
+
+    def vector_rows(self) -> dict[int, VectorChange]:
+        """The rows that get a vector and that lose it, by model."""
+        added: dict[int, list[int]] = {}
+        removed: dict[int, list[int]] = {}
+        for encoded, document in self._changed():
+            before = self._before[encoded]
+            moved = before is None or document is None or document.row != before.row
+            had, has = before.models if before else (), document.models if document else ()
+            if before is not None and (moved or had != has):
+                for model in had if moved else set(had).difference(has):
+                    removed.setdefault(model, []).append(before.row)
+            if document is not None and (moved or had != has):
+                for model in has if moved else set(has).difference(had):
+                    added.setdefault(model, []).append(document.row)
+        return {
+            model: VectorChange(BitMap64(added.get(model, ())), BitMap64(removed.get(model, ())))
+            for model in added.keys() | removed.keys()
+        }
 
     def _changed(self) -> list[tuple[bytes, DocumentRecord | None]]:
         return [(encoded, now) for encoded, now in self._now.items() if now is not self._before[encoded]]

@@ -67,6 +67,11 @@ class Environment:
     def disk_bytes(self) -> int:
         return (self.path / DATA_FILE).stat().st_size
 
+    @property
+    def last_transaction(self) -> int:
+        """The id of the last transaction that was committed."""
+        return int(self.env.info()["last_txnid"])
+
     def used_bytes(self, txn: Any) -> int:
         """The pages in use as `txn` sees them; free pages inside the file do not count."""
         pages = 0

@@ -5,15 +5,18 @@ What it returns are copies and outlives the transaction. Made by Storage.reading
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pyroaring import BitMap64
 
 from kintsugi.filters.tree import Filter
 from kintsugi.metrics import FloatArray
 from shard.attributes.columns import NumberColumns
 from shard.attributes.lookup import Lookup, Matches
+from shard.attributes.rowset import bitmap_of_rows
 from shard.environment import META_STATE, Databases
 from shard.journal import Rows
 from shard.layout import (
@@ -32,6 +35,7 @@ from shard.layout import (
     vector_key,
 )
 from shard.storage_faults import StorageCorrupt
+from shard.vector_rows import VectorRows
 
 Mask = npt.NDArray[np.bool_]
 
@@ -125,16 +129,39 @@ class Reader:
         dimensions: Mapping[int, int],
         dtype: np.dtype[Any],
         columns: NumberColumns,
+        vector_rows: VectorRows,
     ) -> None:
         self._txn = txn
         self._databases = databases
         self._dimensions = dimensions
         self._dtype = dtype
         self._columns = columns
+        self._vector_rows = vector_rows
 
     def match(self, condition: Filter) -> Matches:
         """The rows of the documents that fulfil a filter."""
-        return Lookup(self._txn, self._databases, self._columns, self.state().seq).match(condition)
+        return self._lookup().match(condition)
+
+    def rows_with(self, model: int) -> Matches:
+        """The rows that have a vector of the model."""
+        rows = self._vector_rows.rows(model, self._txn.id(), lambda: self._rows_of_model(model))
+        return Matches(rows, self.state().seq)
+
+    def rows_lacking(self, model: int) -> Matches:
+        """The rows of the documents that have no vector of the model."""
+        return self._lookup().everything() - self.rows_with(model)
+
+    def has_vectors(self, model: int, rows: Rows) -> Mask:
+        """Which rows have a vector of the model, without reading any."""
+        return self.rows_with(model).contains(rows)
+
+    def rows_after(self, row: int, limit: int) -> Rows:
+        """The next rows of documents behind a row, ascending."""
+        cursor = self._txn.cursor(self._databases.documents)
+        if not cursor.set_range(number(row + 1)):
+            return np.empty(0, dtype=np.uint64)
+        keys = [bytes(key) for key, _ in zip(cursor.iternext(values=False), range(limit), strict=False)]
+        return np.frombuffer(b"".join(keys), dtype=">u8").astype(np.uint64)
 
     def vectors(self, model: int, rows: Rows) -> tuple[Mask, FloatArray]:
         """Which rows have a vector of the model, and a line per row asked for: zeros where there is none."""
@@ -264,6 +291,17 @@ class Reader:
             text=str(document.text, "utf-8") if fields.text else "",
             vectors=vectors,
         )
+
+    def _lookup(self) -> Lookup:
+        return Lookup(self._txn, self._databases, self._columns, self.state().seq)
+
+    def _rows_of_model(self, model: int) -> BitMap64:
+        cursor = self._txn.cursor(self._databases.vectors)
+        prefix = model_prefix(model)
+        keys: list[bytes] = []
+        if cursor.set_range(prefix):
+            keys = [bytes(key) for key in takewhile(lambda key: key[:2] == prefix, cursor.iternext(values=False))]
+        return bitmap_of_rows(np.array([key[2:] for key in keys], dtype="V8").view(">u8").astype(np.uint64))
 
     def _matrix(self, values: list[Any], model: int) -> FloatArray:
         dimension = self._dimensions[model]

@@ -37,6 +37,10 @@ class DocumentsSnapshot(VectorSource, Protocol):
         """The rows of the documents that fulfil a filter, with vectors or without."""
         ...
 
+    def rows_with(self, model: int) -> Matches:
+        """The rows that have a vector of their own of the model."""
+        ...
+
     def hits(self, rows: Rows, fields: Fields) -> HitColumns: ...
 
 

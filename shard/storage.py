@@ -41,6 +41,7 @@ from shard.layout import State, encode_state, id_key, number
 from shard.outcomes import Outcome
 from shard.reader import NOTHING, Fields, HitColumns, Mask, Page, Reader, StoredDocument, find_document
 from shard.storage_faults import EpochFenced, StorageFault, StorageFull, faults_mapped
+from shard.vector_rows import VectorRows
 
 # Bounds of one transaction, so that neither writers nor pages wait long for it.
 _TRIM_RECORDS: Final = 2000
@@ -70,6 +71,7 @@ class Storage:
         self._databases = environment.databases
         self._state = state
         self._columns = NumberColumns(state.seq)
+        self._vector_rows = VectorRows()
         self._dtype = stored.dtype
         self._max_bytes = max_bytes
         self._dimensions: dict[int, int] = {}
@@ -208,7 +210,7 @@ class Storage:
     def reading(self) -> Iterator[Reader]:
         """Several reads of one state. Keep it short: pages freed meanwhile cannot be reused."""
         with self._transaction() as txn:
-            yield Reader(txn, self._databases, self._dimensions, self._dtype, self._columns)
+            yield Reader(txn, self._databases, self._dimensions, self._dtype, self._columns, self._vector_rows)
 
     def vectors(self, model: int, rows: Rows) -> tuple[Mask, FloatArray]:
         """Which rows have a vector of the model, and a line per row asked for: zeros where there is none."""
@@ -232,6 +234,11 @@ class Storage:
         """The rows of the documents that fulfil a filter."""
         with self.reading() as reader:
             return reader.match(condition)
+
+    def rows_with(self, model: int) -> Matches:
+        """The rows that have a vector of the model."""
+        with self.reading() as reader:
+            return reader.rows_with(model)
 
     def hits(self, rows: Rows, fields: Fields = NOTHING) -> HitColumns:
         with self.reading() as reader:
@@ -318,7 +325,7 @@ class Storage:
         return fresh
 
     def _write_batch(self, entries: Sequence[LogEntry], changes: Sequence[Change]) -> None:
-        with self._columns_kept_right(), self._write_transaction() as txn:
+        with self._memory_kept_right(), self._write_transaction() as txn:
             used_before = self._environment.used_bytes(txn)
             batch = Batch(lambda encoded: find_document(txn, self._databases, encoded), self._state.next_row)
             for entry, change in zip(entries, changes, strict=True):
@@ -333,6 +340,7 @@ class Storage:
             if used > self._max_bytes and used > used_before:
                 raise StorageFull(f"replica would use {used} bytes, its quota is {self._max_bytes}")
             self._columns.tell(state.seq, written.numbers)
+            self._vector_rows.tell(txn.id(), batch.vector_rows())
         self._documents = documents
         self._publish("commit", state)
 
@@ -380,12 +388,13 @@ class Storage:
         self._state = state
 
     @contextmanager
-    def _columns_kept_right(self) -> Iterator[None]:
-        """The columns may have been told of a batch that then fails to commit: they start over."""
+    def _memory_kept_right(self) -> Iterator[None]:
+        """What is kept in memory may have been told of a transaction that then fails to commit."""
         try:
             yield
         except BaseException:
             self._columns.forget(self._state.seq)
+            self._vector_rows.forget(self._environment.last_transaction)
             raise
 
     @contextmanager

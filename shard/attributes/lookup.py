@@ -71,6 +71,14 @@ class Matches:
         found: Mask = own[places] == rows
         return found
 
+    def __and__(self, other: "Matches") -> "Matches":
+        """The rows that are in both, of one state."""
+        return Matches(self._bitmap & other._bitmap, self.seq)
+
+    def __sub__(self, other: "Matches") -> "Matches":
+        """The rows that are here only, of one state."""
+        return Matches(self._bitmap - other._bitmap, self.seq)
+
 
 class Lookup:
     """For one read transaction, which stands at `seq`."""
@@ -83,6 +91,10 @@ class Lookup:
 
     def match(self, condition: Filter) -> Matches:
         return Matches(self._rows(condition), self._seq)
+
+    def everything(self) -> Matches:
+        """The rows of all documents."""
+        return Matches(self._posting(DOCUMENTS, PRESENCE), self._seq)
 
     def _rows(self, condition: Filter) -> BitMap64:
         match condition:

@@ -130,6 +130,7 @@ def test_storage_equals_a_dictionary_however_the_log_is_cut(steps, cuts, other_c
             oracle.apply(seq, step)
         entries = entries_of(steps)
         for batch in batches_of(entries, cuts):
+            storage.rows_with(2)  # kept from now on
             storage.apply(batch)
             if reopens:
                 storage.close()
@@ -165,6 +166,7 @@ def assert_equal(storage, oracle):
         chunks = [(rows.tolist(), matrix.tobytes()) for rows, matrix in storage.all_vectors(model)]
         assert [row for rows, _ in chunks for row in rows] == sorted(expected)
         assert b"".join(data for _, data in chunks) == b"".join(expected[row] for row in sorted(expected))
+        assert storage.rows_with(model).rows().tolist() == sorted(expected)
         present, _ = storage.vectors(model, np.array([document.row for document in found], dtype=np.uint64))
         assert present.tolist() == [model in document.vectors for document in found]
 
