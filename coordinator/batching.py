@@ -13,7 +13,7 @@ Knows nothing about which replica is right: see fanout.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,7 @@ from opentelemetry.trace import Span
 
 from coordinator import merge
 from coordinator.deadline import Clock, Deadline
-from coordinator.merge import Hits
+from coordinator.merge import Hits, Ids
 from coordinator.query import Grouping
 from coordinator.shards import position_message
 from kintsugi.errors import DeadlineExceeded, ResourceExhausted
@@ -54,8 +54,10 @@ class LaneKey:
     filter: bytes = b""
     min_score: float | None = None
     group: Grouping | None = None
+    has_others: bool = False
+    tell_unmigrated: bool = False
 
-    def request(self, queries: bytes, count: int) -> shard_pb2.ShardSearchRequest:
+    def request(self, queries: bytes, count: int, others: bytes = b"") -> shard_pb2.ShardSearchRequest:
         return shard_pb2.ShardSearchRequest(
             replica=shard_pb2.ReplicaRef(collection_uid=self.collection_uid, shard=self.shard),
             model=self.model,
@@ -71,6 +73,8 @@ class LaneKey:
             min_score=self.min_score,
             group_by=self._group_by(),
             only_groups=map(value_message, self.group.only.values) if self.group and self.group.only else (),
+            other_queries=others,
+            tell_unmigrated=self.tell_unmigrated,
         )
 
     def _group_by(self) -> search_pb2.GroupBy | None:
@@ -79,11 +83,16 @@ class LaneKey:
 
 @dataclass(frozen=True, slots=True)
 class ShardAnswer:
-    """One shard's hits for the queries of one waiter, and what the replica holds."""
+    """One shard's hits for the queries of one waiter, and what the replica holds. `projected_model`: whose stored vectors the
+    projected hits have. `others`: documents with a vector of other models that were searched. `unmigrated`: candidates that
+    lack a vector of the model."""
 
     hits: Hits
     documents: int
     documents_with_vector: int
+    projected_model: str = ""
+    others: Mapping[str, int] = field(default_factory=dict)
+    unmigrated: Ids | None = None
 
 
 Send = Callable[[str, shard_pb2.ShardSearchRequest, Deadline], Awaitable[shard_pb2.ShardSearchResponse]]
@@ -121,6 +130,7 @@ class _Message:
 @dataclass(slots=True, eq=False)
 class _Waiter:
     queries: FloatArray
+    others: FloatArray | None
     deadline: Deadline
     answer: asyncio.Future[ShardAnswer]
     request_id: str = field(default_factory=request_id)
@@ -143,10 +153,13 @@ class Batcher:
         self._queries = 0
         self._messages = 0
 
-    async def search(self, key: LaneKey, queries: FloatArray, deadline: Deadline) -> ShardAnswer:
-        """Searches `queries` (count x dimension, little-endian f32). Raises the KintsugiError of the call."""
+    async def search(
+        self, key: LaneKey, queries: FloatArray, deadline: Deadline, others: FloatArray | None = None
+    ) -> ShardAnswer:
+        """Searches `queries` (count x dimension, little-endian f32). `others`: the same queries by the other model of an upgrade;
+        given if and only if the key says so. Raises the KintsugiError of the call."""
         lane = self._lanes.setdefault(key, _Lane())
-        waiter = _Waiter(queries, deadline, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(queries, others, deadline, asyncio.get_running_loop().create_future())
         lane.queue.append(waiter)
         self._queries += len(queries)
         self._pump(key, lane)
@@ -167,7 +180,8 @@ class Batcher:
 
     def _pump(self, key: LaneKey, lane: _Lane) -> None:
         while lane.queue and len(lane.in_flight) < self._limits.max_in_flight:
-            waiters = self._next_waiters(lane)
+            # What a message tells of unmigrated documents cannot be told apart by query.
+            waiters = self._next_waiters(lane, most=1 if key.tell_unmigrated else self._limits.max_queries)
             if waiters:
                 self._launch(key, lane, waiters)
         while lane.queue and lane.queue[0].answer.done():
@@ -175,15 +189,17 @@ class Batcher:
         if not lane.queue and not lane.in_flight and self._lanes.get(key) is lane:
             del self._lanes[key]
 
-    def _next_waiters(self, lane: _Lane) -> list[_Waiter]:
+    def _next_waiters(self, lane: _Lane, most: int) -> list[_Waiter]:
+        """At most so many."""
         taken: list[_Waiter] = []
         queries = size = 0
         while lane.queue:
             waiter = lane.queue[0]
             if not waiter.answer.done():
                 queries += len(waiter.queries)
-                size += waiter.queries.nbytes
-                if taken and (queries > self._limits.max_queries or size > self._limits.max_bytes):
+                size += waiter.queries.nbytes + (0 if waiter.others is None else waiter.others.nbytes)
+                too_much = queries > self._limits.max_queries or size > self._limits.max_bytes
+                if taken and (too_much or len(taken) == most):
                     break
                 taken.append(waiter)
             lane.queue.popleft()
@@ -224,23 +240,35 @@ class Batcher:
 
     async def _call(self, key: LaneKey, waiters: Sequence[_Waiter]) -> tuple[shard_pb2.ShardSearchResponse, Hits]:
         matrix = waiters[0].queries if len(waiters) == 1 else np.concatenate([waiter.queries for waiter in waiters])
+        others = [waiter.others.tobytes() for waiter in waiters if waiter.others is not None]
         deadline = max((waiter.deadline for waiter in waiters), key=lambda each: each.at)
         self._messages += 1
         _MESSAGE_QUERIES.observe(len(matrix))
         # The task was made on behalf of whoever happened to make room.
         bind_request_ids(waiter.request_id for waiter in waiters)
         tracing.carry(tracing.span_contexts(waiter.span for waiter in waiters))
-        response = await self._send(key.address, key.request(matrix.tobytes(), len(matrix)), deadline)
+        request = key.request(matrix.tobytes(), len(matrix), b"".join(others))
+        response = await self._send(key.address, request, deadline)
         return response, merge.from_shard(response, len(matrix), grouped=key.group is not None)
 
 
 def _settle(waiters: Sequence[_Waiter], response: shard_pb2.ShardSearchResponse, hits: Hits) -> None:
+    others = {one.model: one.documents for one in response.other_models}
+    unmigrated = Ids.of_column(response.unmigrated) if response.HasField("unmigrated") else None
     start = 0
     for waiter in waiters:
         stop = start + len(waiter.queries)
         if not waiter.answer.done():
             part = hits if len(waiters) == 1 else hits.slice_queries(start, stop)
-            waiter.answer.set_result(ShardAnswer(part, response.documents, response.documents_with_vector))
+            answer = ShardAnswer(
+                part,
+                response.documents,
+                response.documents_with_vector,
+                response.projected_model,
+                others,
+                unmigrated,
+            )
+            waiter.answer.set_result(answer)
         start = stop
 
 

@@ -4,6 +4,7 @@ Nothing is left out silently: a missing shard is an error that names it, or an e
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from coordinator.batching import ShardAnswer
@@ -52,13 +53,16 @@ def report(
 ) -> types_pb2.Coverage:
     covered = sum(answer.documents for answer in gathered.answers.values())
     missing = sum(last_known(collection.uid, shard) for shard in gathered.failures)
-    with_vector = sum(answer.documents_with_vector for answer in gathered.answers.values())
+    with_vector = Counter({model.name: 0})
+    for answer in gathered.answers.values():
+        with_vector[model.name] += answer.documents_with_vector
+        with_vector.update(answer.others)
     return types_pb2.Coverage(
         shards_total=collection.shards,
         shards_answered=len(gathered.answers),
         documents_total=covered + missing,
         documents_covered=covered,
-        models=[types_pb2.ModelCoverage(model=model.name, documents=with_vector)],
+        models=[types_pb2.ModelCoverage(model=name, documents=count) for name, count in with_vector.items()],
         failures=[
             types_pb2.ShardFailure(shard=shard, code=code_name(error), message=error.message)
             for shard, error in sorted(gathered.failures.items())

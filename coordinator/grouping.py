@@ -75,7 +75,7 @@ def placed(hits: Hits, query: int, queries: int) -> Hits:
     """The answer to one query alone as a part of the answer to all of them."""
     counts = np.zeros(queries, np.int64)
     counts[query] = len(hits)
-    return Hits(counts, hits.ids, hits.scores, hits.versions, hits.attributes, hits.bodies, hits.groups)
+    return Hits(counts, hits.ids, hits.scores, hits.versions, hits.attributes, hits.bodies, hits.groups, hits.projected)
 
 
 def _scores_of_groups(hits: Hits, query: int) -> dict[_Group, list[float]]:

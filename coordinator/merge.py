@@ -5,7 +5,7 @@ about shards or RPC beyond the column messages.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +21,8 @@ from kintsugi.v1 import search_pb2, types_pb2
 
 IndexArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+NONE_PROJECTED: BoolArray = np.empty(0, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,15 @@ class Ids:
         return Ids(self.numbers[rows], self.is_text[rows], self.texts)
 
 
+def union(parts: Sequence[Ids], most: int) -> Ids:
+    """Each id once, in the order of the parts, at most so many."""
+    together = _concatenate_ids(parts)
+    first: dict[DocId, int] = {}
+    for place, doc_id in enumerate(together.decoded()):
+        first.setdefault(doc_id, place)
+    return together.take(np.fromiter(first.values(), np.int64, len(first))[:most])
+
+
 def _concatenate_ids(parts: Sequence[Ids]) -> Ids:
     texts: list[str] = []
     numbers = []
@@ -77,7 +88,7 @@ def _concatenate_ids(parts: Sequence[Ids]) -> Ids:
 @dataclass(frozen=True, slots=True)
 class Hits:
     """`counts` has one entry per query; the other columns hold the hits of the first query, then of the second, ...
-    `attributes`, `bodies` (the source texts) and `groups` are empty when not asked for."""
+    `attributes`, `bodies` (the source texts) and `groups` are empty when not asked for, `projected` when no hit is."""
 
     counts: IndexArray
     ids: Ids
@@ -86,6 +97,7 @@ class Hits:
     attributes: Sequence[str] = ()
     bodies: Sequence[str] = ()
     groups: Sequence[Value] = ()
+    projected: BoolArray = field(default_factory=lambda: NONE_PROJECTED)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -102,9 +114,13 @@ class Hits:
             self.attributes[rows],
             self.bodies[rows],
             self.groups[rows],
+            self.projected[rows],
         )
 
-    def batch_response(self, model: str, coverage: types_pb2.Coverage) -> search_pb2.SearchBatchResponse:
+    def batch_response(
+        self, model: str, coverage: types_pb2.Coverage, projected_model: str = "", unmigrated: Ids | None = None
+    ) -> search_pb2.SearchBatchResponse:
+        any_projected = bool(self.projected.any())
         return search_pb2.SearchBatchResponse(
             counts=self.counts.tolist(),
             ids=self.ids.column(),
@@ -115,16 +131,23 @@ class Hits:
             model=model,
             coverage=coverage,
             groups=map(value_message, self.groups),
+            projected=self.projected.astype(np.uint8).tobytes() if any_projected else b"",
+            projected_model=projected_model if any_projected else "",
+            unmigrated=None if unmigrated is None else unmigrated.column(),
         )
 
-    def response(self, model: str, coverage: types_pb2.Coverage) -> search_pb2.SearchResponse:
+    def response(
+        self, model: str, coverage: types_pb2.Coverage, projected_model: str = "", unmigrated: Ids | None = None
+    ) -> search_pb2.SearchResponse:
         """The friendly form, for the hits of a single query."""
+        projected = self.projected.tolist() or [False] * len(self)
         hits = [
             search_pb2.Hit(
                 id=columns.pack_id(doc_id),
                 score=score,
                 version=version,
-                model=model,
+                model=projected_model if projected[i] else model,
+                projected=projected[i],
                 attributes=self.attributes[i] if self.attributes else "",
                 text=self.bodies[i] if self.bodies else "",
                 group=value_message(self.groups[i]) if self.groups else None,
@@ -133,7 +156,8 @@ class Hits:
                 zip(self.ids.decoded(), self.scores.tolist(), self.versions.tolist(), strict=True)
             )
         ]
-        return search_pb2.SearchResponse(hits=hits, coverage=coverage)
+        told = None if unmigrated is None else unmigrated.column()
+        return search_pb2.SearchResponse(hits=hits, coverage=coverage, unmigrated=told)
 
 
 def from_shard(response: shard_pb2.ShardSearchResponse, queries: int, *, grouped: bool = False) -> Hits:
@@ -147,12 +171,13 @@ def from_shard(response: shard_pb2.ShardSearchResponse, queries: int, *, grouped
             list(response.attributes),
             list(response.texts),
             list(map(value_of_message, response.groups)),
+            np.frombuffer(response.projected, np.uint8) == 1,
         )
     except (InvalidArgument, ValueError) as error:
         raise Internal(f"a shard answered malformed columns: {error}") from error
     total = int(hits.counts.sum())
     lengths = {len(hits.ids.numbers), len(hits.scores), len(hits.versions)}
-    lengths |= {len(column) for column in (hits.attributes, hits.bodies) if column}
+    lengths |= {len(column) for column in (hits.attributes, hits.bodies, hits.projected) if len(column)}
     if grouped:
         lengths.add(len(hits.groups))
     if len(hits.counts) != queries or lengths != {total}:
@@ -175,6 +200,7 @@ class Pool:
     attributes: Sequence[str]
     bodies: Sequence[str]
     groups: Sequence[Value]
+    projected: BoolArray
 
     @classmethod
     def of(cls, parts: Sequence[Hits]) -> "Pool":
@@ -189,6 +215,7 @@ class Pool:
             [value for part in parts for value in part.attributes],
             [value for part in parts for value in part.bodies],
             [value for part in parts for value in part.groups],
+            _concatenate_flags(parts),
         )
 
     def ranked(self, min_score: float | None = None) -> IndexArray:
@@ -207,7 +234,17 @@ class Pool:
             [self.attributes[place] for place in places] if self.attributes else (),
             [self.bodies[place] for place in places] if self.bodies else (),
             [self.groups[place] for place in places] if self.groups else (),
+            self.projected[rows] if len(self.projected) else NONE_PROJECTED,
         )
+
+
+def _concatenate_flags(parts: Sequence[Hits]) -> BoolArray:
+    if not any(len(part.projected) for part in parts):
+        return NONE_PROJECTED
+    none = (np.zeros(len(part), np.bool_) for part in parts)
+    return np.concatenate(
+        [part.projected if len(part.projected) else zeros for part, zeros in zip(parts, none, strict=True)]
+    )
 
 
 def merge(parts: Sequence[Hits], k: int, *, offset: int = 0, min_score: float | None = None) -> Hits:

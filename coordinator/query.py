@@ -44,6 +44,7 @@ class Options:
     min_score: float | None = None
     offset: int = 0
     group: Grouping | None = None
+    tell_unmigrated: bool = False
 
     @property
     def reach(self) -> int:
@@ -52,44 +53,65 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchInput:
-    """A search request whose vectors wait for its model to be known."""
+class Given:
+    """The query vectors of one model, as they came in `vectors[place]`."""
 
-    collection: str
+    place: int
     model: str
-    count: int
-    options: Options
-    vector: search_pb2.QueryVector | None = None
-    block: types_pb2.VectorBlock | None = None
+    vectors: search_pb2.QueryVector | types_pb2.VectorBlock
+
+    @property
+    def field(self) -> str:
+        return f"vectors[{self.place}]"
 
     def queries(self, model: Model) -> FloatArray:
         """The checked queries, count x dimension, little-endian f32."""
-        if self.block is not None:
-            field = "vectors[0].block"
-            matrix = columns.unpack_vectors(self.block, field, dimension=model.dimension, max_count=limits.MAX_QUERIES)
+        if isinstance(self.vectors, search_pb2.QueryVector):
+            matrix = _single_vector(self.vectors, model, self.field).reshape(1, -1)
+            for _, problem, bound in columns.value_problems(matrix, model.metric):
+                raise InvalidArgument(self.field, problem, bound)
         else:
-            assert self.vector is not None
-            field = "vectors"
-            matrix = _single_vector(self.vector, model).reshape(1, -1)
-        columns.check_values(matrix, model.metric, field)
+            field, most = f"{self.field}.block", limits.MAX_QUERIES
+            matrix = columns.unpack_vectors(self.vectors, field, dimension=model.dimension, max_count=most)
+            columns.check_values(matrix, model.metric, field)
         return matrix.astype("<f4", copy=False)
 
 
+@dataclass(frozen=True, slots=True)
+class SearchInput:
+    """A search request whose vectors wait for their models to be known: those of one model, or of two."""
+
+    collection: str
+    count: int
+    options: Options
+    given: tuple[Given, ...]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the models, in the order of the vectors."""
+        return tuple(given.model for given in self.given)
+
+
 def check_search(request: search_pb2.SearchRequest) -> SearchInput:
-    _check_one_vector(len(request.vectors))
-    vector = request.vectors[0]
-    return SearchInput(request.collection, vector.model, 1, check_options(request.options), vector=vector)
+    _check_count(len(request.vectors))
+    given = tuple(Given(place, vector.model, vector) for place, vector in enumerate(request.vectors))
+    return SearchInput(request.collection, 1, check_options(request.options), given)
 
 
 def check_batch(request: search_pb2.SearchBatchRequest) -> SearchInput:
-    _check_one_vector(len(request.vectors))
-    given = request.vectors[0]
-    if given.documents:
-        raise InvalidArgument("vectors[0].documents", f"has {len(given.documents)} entries", "must be empty")
-    count = given.block.count
+    _check_count(len(request.vectors))
+    count = request.vectors[0].block.count
     if not 1 <= count <= limits.MAX_QUERIES:
         raise InvalidArgument("vectors[0].block.count", f"is {count}", f"must be 1 to {limits.MAX_QUERIES}")
-    return SearchInput(request.collection, given.model, count, check_options(request.options), block=given.block)
+    for place, vectors in enumerate(request.vectors):
+        if vectors.documents:
+            field = f"vectors[{place}].documents"
+            raise InvalidArgument(field, f"has {len(vectors.documents)} entries", "must be empty")
+        if vectors.block.count != count:
+            field, found = f"vectors[{place}].block.count", vectors.block.count
+            raise InvalidArgument(field, f"is {found}", f"must be {count}, as in vectors[0]")
+    given = tuple(Given(place, vectors.model, vectors.block) for place, vectors in enumerate(request.vectors))
+    return SearchInput(request.collection, count, check_options(request.options), given)
 
 
 def check_options(options: search_pb2.SearchOptions) -> Options:
@@ -116,6 +138,7 @@ def check_options(options: search_pb2.SearchOptions) -> Options:
         min_score=_min_score(options),
         offset=_offset(options, k),
         group=_group(options, k),
+        tell_unmigrated=options.tell_unmigrated,
     )
 
 
@@ -156,20 +179,20 @@ def _group(options: search_pb2.SearchOptions, k: int) -> Grouping | None:
     return Grouping(attribute, size)
 
 
-def _check_one_vector(count: int) -> None:
-    if count != 1:
-        raise InvalidArgument("vectors", f"has {count} entries", "must have exactly 1")
+def _check_count(count: int) -> None:
+    if count not in {1, 2}:
+        raise InvalidArgument("vectors", f"has {count} entries", "must have 1, or 2 while the collection is upgraded")
 
 
-def _single_vector(vector: search_pb2.QueryVector, model: Model) -> FloatArray:
+def _single_vector(vector: search_pb2.QueryVector, model: Model, field: str) -> FloatArray:
     kind = vector.WhichOneof("vector")
     if kind is None:
-        raise InvalidArgument("vectors[0]", "has no vector", "must have data or values")
+        raise InvalidArgument(field, "has no vector", "must have data or values")
     if kind == "data":
         expected = 4 * model.dimension
         if len(vector.data) != expected:
             raise InvalidArgument(
-                "vectors[0].data",
+                f"{field}.data",
                 f"has {len(vector.data)} bytes",
                 f"must have {expected}: {model.dimension} elements of 4 bytes, the dimension of model {model.name}",
             )
@@ -177,7 +200,7 @@ def _single_vector(vector: search_pb2.QueryVector, model: Model) -> FloatArray:
     count = len(vector.values.values)
     if count != model.dimension:
         raise InvalidArgument(
-            "vectors[0].values",
+            f"{field}.values",
             f"has {count} elements",
             f"must have {model.dimension}, the dimension of model {model.name}",
         )

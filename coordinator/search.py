@@ -20,10 +20,11 @@ from coordinator.deadline import Deadline
 from coordinator.fanout import Ask, Gathered
 from coordinator.gathering import Gathering
 from coordinator.grouping import Unsettled
-from coordinator.merge import Hits
-from coordinator.plan import ReadPlan, ShardPlan, Target, choose_model, plan_read
+from coordinator.merge import Hits, Ids
+from coordinator.plan import Asked, ReadPlan, ShardPlan, Target, choose_models, plan_read
 from coordinator.query import Grouping, Options, SearchInput
 from coordinator.views import Views
+from kintsugi import limits
 from kintsugi.errors import FailedPrecondition, KintsugiError
 from kintsugi.filters.tree import OneOf
 from kintsugi.metrics import FloatArray
@@ -43,20 +44,32 @@ _PARTIAL = metrics.counter(metric_names.PARTIAL_RESPONSES)
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
+    """`projected_model`: whose stored vectors the projected hits have. `unmigrated`: candidates without a vector of the model,
+    when they were asked for."""
+
     hits: Hits
     model: str
     coverage: types_pb2.Coverage
+    projected_model: str = ""
+    unmigrated: Ids | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A search whose shards are being asked, until this deadline."""
+    """A search whose shards are being asked, until this deadline. `others`: the queries by the other model of an upgrade."""
 
     plan: ReadPlan
     model: Model
     options: Options
     queries: FloatArray
     deadline: Deadline
+    others: FloatArray | None = None
+
+    def of_query(self, query: int) -> "_Call":
+        """The same for one of the queries alone."""
+        one = slice(query, query + 1)
+        others = None if self.others is None else self.others[one]
+        return replace(self, queries=self.queries[one], others=others)
 
 
 class Searches:
@@ -79,11 +92,12 @@ class Searches:
         options, stages = wanted.options, Stages()
         async with self._admission.admit(wanted.count, deadline):
             stages.reached(SpanEvent.ADMIT)
-            view, collection, model = await self._choose(wanted, deadline)
-            queries = wanted.queries(model)
+            view, collection, asked = await self._choose(wanted, deadline)
+            model, queries = asked.model, wanted.given[asked.place].queries(asked.model)
+            others = None if asked.other is None else wanted.given[asked.other_place].queries(asked.other)
             plan = plan_read(view, collection, options.at_least, "options.at_least")
             stages.reached(SpanEvent.PLAN, shards=len(plan.shards))
-            call = _Call(plan, model, options, queries, deadline.earlier_by(self._merge_reserve_s))
+            call = _Call(plan, model, options, queries, deadline.earlier_by(self._merge_reserve_s), others)
             gathered = await self._gather(call)
             stages.reached(SpanEvent.FAN_OUT, failed_shards=len(gathered.failures))
             self._note(collection, gathered)
@@ -96,17 +110,21 @@ class Searches:
         if gathered.failures:
             _PARTIAL.inc()
         seen = coverage.report(collection, model, gathered, self._views.last_known_documents)
-        return SearchAnswer(hits, model.name, seen)
+        answers = list(gathered.answers.values())
+        projected = next((answer.projected_model for answer in answers if answer.projected_model), "")
+        return SearchAnswer(
+            hits, model.name, seen, projected, _unmigrated(answers) if options.tell_unmigrated else None
+        )
 
-    async def _choose(self, wanted: SearchInput, deadline: Deadline) -> tuple[View, Collection, Model]:
+    async def _choose(self, wanted: SearchInput, deadline: Deadline) -> tuple[View, Collection, Asked]:
         view, collection = await self._views.collection(wanted.collection, deadline)
         try:
-            return view, collection, choose_model(collection, wanted.model)
+            return view, collection, choose_models(view, collection, wanted.models)
         except FailedPrecondition:
             # Another coordinator may have declared the model a moment ago.
             await self._views.refreshed(deadline)
             view, collection = await self._views.collection(wanted.collection, deadline)
-            return view, collection, choose_model(collection, wanted.model)
+            return view, collection, choose_models(view, collection, wanted.models)
 
     async def _gather(self, call: _Call) -> Gathered[ShardAnswer]:
         at_least = call.options.at_least
@@ -142,10 +160,9 @@ class Searches:
         shards = tuple(shard for shard in call.plan.shards if shard.shard in missing.shards)
         only = replace(group, only=OneOf(group.attribute, missing.values))
         again = replace(
-            call,
+            call.of_query(missing.query),
             plan=replace(call.plan, shards=shards),
             options=replace(call.options, k=len(missing.values), group=only),
-            queries=call.queries[missing.query : missing.query + 1],
         )
         try:
             async with at_once:
@@ -172,14 +189,21 @@ class Searches:
                 filter=options.filter,
                 min_score=options.min_score,
                 group=options.group,
+                has_others=call.others is not None,
+                tell_unmigrated=options.tell_unmigrated,
             )
-            return await self._batcher.search(lane, call.queries, deadline)
+            return await self._batcher.search(lane, call.queries, deadline, call.others)
 
         return ask
 
     def _note(self, collection: Collection, gathered: Gathered[ShardAnswer]) -> None:
         for shard, answer in gathered.answers.items():
             self._views.note_documents(collection.uid, shard, answer.documents)
+
+
+def _unmigrated(answers: Sequence[ShardAnswer]) -> Ids | None:
+    told = [answer.unmigrated for answer in answers if answer.unmigrated is not None]
+    return merge.union(told, limits.MAX_HITS) if told else None
 
 
 async def _merged(parts: Sequence[Hits], options: Options) -> Hits:

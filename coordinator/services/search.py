@@ -22,13 +22,15 @@ class SearchService(search_pb2_grpc.SearchServicer):
 
     async def Search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:
         answer = await self._searches.search(check_search(request), Deadline.of_call(context, self._clock))
-        return _bounded(answer.hits.response(answer.model, answer.coverage))
+        hits = answer.hits
+        return _bounded(hits.response(answer.model, answer.coverage, answer.projected_model, answer.unmigrated))
 
     async def SearchBatch(
         self, request: search_pb2.SearchBatchRequest, context: Context
     ) -> search_pb2.SearchBatchResponse:
         answer = await self._searches.search(check_batch(request), Deadline.of_call(context, self._clock))
-        return _bounded(answer.hits.batch_response(answer.model, answer.coverage))
+        hits = answer.hits
+        return _bounded(hits.batch_response(answer.model, answer.coverage, answer.projected_model, answer.unmigrated))
 
 
 def _bounded(response: Response) -> Response:

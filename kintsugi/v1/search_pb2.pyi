@@ -197,7 +197,7 @@ class SearchRequest(_message.Message):
     @_builtins.property
     def vectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueryVector]:
         """Required: exactly one vector; while the collection is upgraded, one of either model or one of each, which then search the
-        new model. A plan may need both: see Upgrade.query_vectors.
+        new model. A plan may need both: see Upgrade.query_vectors. Of two, one of a model that was retired meanwhile is left out.
         """
 
     @_builtins.property

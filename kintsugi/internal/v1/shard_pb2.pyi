@@ -239,6 +239,7 @@ class ShardSearchResponse(_message.Message):
     PROJECTED_FIELD_NUMBER: _builtins.int
     PROJECTED_MODEL_FIELD_NUMBER: _builtins.int
     UNMIGRATED_FIELD_NUMBER: _builtins.int
+    OTHER_MODELS_FIELD_NUMBER: _builtins.int
     scores: _builtins.bytes
     """Little-endian binary64."""
     versions: _builtins.bytes
@@ -279,6 +280,10 @@ class ShardSearchResponse(_message.Message):
     def unmigrated(self) -> _types_pb2.IdColumn:
         """Candidates that lack a vector of the model, when asked for: each once, at most 1000."""
 
+    @_builtins.property
+    def other_models(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ModelCoverage]:
+        """While the collection is upgraded: the documents with a current vector of the other model that was searched."""
+
     def __init__(
         self,
         *,
@@ -295,10 +300,11 @@ class ShardSearchResponse(_message.Message):
         projected: _builtins.bytes = ...,
         projected_model: _builtins.str = ...,
         unmigrated: _types_pb2.IdColumn | None = ...,
+        other_models: _abc.Iterable[_types_pb2.ModelCoverage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "unmigrated", b"unmigrated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "counts", b"counts", "documents", b"documents", "documents_with_vector", b"documents_with_vector", "groups", b"groups", "ids", b"ids", "index_version", b"index_version", "projected", b"projected", "projected_model", b"projected_model", "scores", b"scores", "texts", b"texts", "unmigrated", b"unmigrated", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "counts", b"counts", "documents", b"documents", "documents_with_vector", b"documents_with_vector", "groups", b"groups", "ids", b"ids", "index_version", b"index_version", "other_models", b"other_models", "projected", b"projected", "projected_model", b"projected_model", "scores", b"scores", "texts", b"texts", "unmigrated", b"unmigrated", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

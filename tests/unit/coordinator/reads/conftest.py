@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import grpc
 import grpc.aio
+import msgspec
 import numpy as np
 import pytest
 
@@ -30,10 +31,13 @@ from kintsugi.registry.records import (
     Role,
     Shard,
     Snapshot,
+    Upgrade,
+    UpgradeState,
     View,
     encode_record,
     field_of,
 )
+from kintsugi.registry.upgrades import collection_after
 from kintsugi.rpc.channels import ChannelPool
 from kintsugi.rpc.interceptor import ErrorInterceptor
 from kintsugi.rpc.streaming import StreamedCalls
@@ -57,6 +61,8 @@ class FakeReplica:
     requests: list = field(default_factory=list)
     text: str = ""
     page_limit: int = 1000
+    # Documents that only have a vector of the old model.
+    lacking: set[int | str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.answering.set()
@@ -120,7 +126,13 @@ class FakeShardServer(shard_pb2_grpc.ShardServicer):
             versions=columns.pack_u64([7] * len(flat)),
             texts=[replica.text] * len(flat) if request.fields.text else [],
             documents=len(replica.documents),
-            documents_with_vector=len(replica.documents),
+            documents_with_vector=len(replica.documents) - len(replica.lacking),
+            projected=bytes(doc_id in replica.lacking for doc_id, _ in flat) if replica.lacking else b"",
+            projected_model="m1" if replica.lacking else "",
+            unmigrated=columns.pack_ids(sorted(replica.lacking)) if request.tell_unmigrated else None,
+            other_models=[types_pb2.ModelCoverage(model="m1", documents=len(replica.lacking))]
+            if replica.lacking
+            else [],
             groups=[value_message(replica.group(doc_id, request)) for doc_id, _ in flat]
             if request.HasField("group_by")
             else [],
@@ -225,13 +237,16 @@ class World:
                 self.servers[member].replicas[shard] = FakeReplica()
         self.registry.view = self.view(1)
 
-    def view(self, revision: int, *, metric: Metric = Metric.DOT) -> View:
+    def view(self, revision: int, *, metric: Metric = Metric.DOT, upgrade: Upgrade | None = None) -> View:
         model = Model(number=1, name="m1", dimension=DIMENSION, metric=metric)
         collection = Collection(
             uid=UID, name=NAME, shards=len(self.shards), replicas=len(self.shards[0]), metric=metric,
             stored=StoredType.F32, models=(model,), serving_model="m1", created_at_us=0,
         )  # fmt: skip
         records = [collection]
+        if upgrade is not None:
+            begun = msgspec.structs.replace(upgrade, state=UpgradeState.BACKFILLING)
+            records = [collection_after(collection_after(collection, begun), upgrade), upgrade]
         records += [Member(id=m, role=Role.SHARD, address=s.address, version="0") for m, s in self.servers.items()]
         for number, members in enumerate(self.shards):
             states = dict.fromkeys(members, ReplicaState.IN_SYNC)
