@@ -69,6 +69,10 @@ class Keys:
     def recovery(self) -> str:
         return f"{{{self.namespace}}}:recovery"
 
+    def artifact(self, digest: str) -> str:
+        """Artifacts are large: each has its own slot in a Redis Cluster."""
+        return f"{{{self.namespace}:artifact/{digest}}}"
+
     def shard(self, uid: str, shard: int) -> ShardKeys:
         return ShardKeys(f"{{{self.namespace}:{uid}/{shard}}}")
 
