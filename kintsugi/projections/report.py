@@ -66,7 +66,8 @@ class Measured:
 class Report:
     """`rows` hold the best kind each; `tried` all of them. `update_gain`: which part of the step from old to new the best
     projected row brings at once (METHODS 4). `compatible`: the empirical criterion: it beats the old model alone.
-    `strategy` is None when the upgrade is refused; `reasons` say why, or what to know."""
+    `refused`: the evidence is against the upgrade, or against the strategy that was named; `strategy` is then None unless it
+    was forced. `reasons` say why, or what to know."""
 
     old_dimension: int
     new_dimension: int
@@ -80,6 +81,7 @@ class Report:
     compatible: bool
     strategy: Strategy | None
     kind: Kind | None
+    refused: bool
     reasons: tuple[str, ...]
 
     @property
@@ -179,7 +181,7 @@ def _report(sample: PairedSample, parts: Split, rows: list[_Values], tried: list
     by_row = {one.row: one for one in measured}
     projected = max((by_row[Row.BRIDGED], by_row[Row.MAPPED]), key=lambda one: one.gain.mean)
     whole = by_row[Row.REEMBEDDED].gain.mean
-    strategy, kind, reasons = recommend(by_row, judged=parts.is_judged, force=force)
+    advice = recommend(by_row, judged=parts.is_judged, force=force)
     return Report(
         old_dimension=parts.old.shape[1],
         new_dimension=parts.new.shape[1],
@@ -191,15 +193,24 @@ def _report(sample: PairedSample, parts: Split, rows: list[_Values], tried: list
         tried=tuple(_measured(one, rows[0]) for one in tried),
         update_gain=projected.gain.mean / whole if whole > 0 else 0.0,
         compatible=projected.gain.low > 0,
-        strategy=strategy,
-        kind=kind,
-        reasons=reasons,
+        strategy=advice.strategy,
+        kind=advice.kind,
+        refused=advice.refused,
+        reasons=advice.reasons,
     )
 
 
-def recommend(
-    rows: dict[Row, Measured], *, judged: bool, force: bool
-) -> tuple[Strategy | None, Kind | None, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """See Report."""
+
+    strategy: Strategy | None
+    kind: Kind | None
+    refused: bool
+    reasons: tuple[str, ...]
+
+
+def recommend(rows: dict[Row, Measured], *, judged: bool, force: bool) -> Advice:
     """The strategy with the best start that the evidence allows, its projection, and the reasons.
 
     A new model that retrieves worse is refused; it can only be seen with judgements. A projection is taken when it is no
@@ -221,8 +232,8 @@ def recommend(
             gain = rows[_ROW_OF[strategy]].gain
             reasons.append(f"{strategy} is worse than keeping the old model: {gain}")
     if refused and not force:
-        return None, None, tuple(reasons)
+        return Advice(None, None, refused, tuple(reasons))
     if not good:
-        return Strategy.BOTH, None, tuple(reasons)
+        return Advice(Strategy.BOTH, None, refused, tuple(reasons))
     chosen = max(good, key=lambda strategy: rows[_ROW_OF[strategy]].gain.mean)
-    return chosen, rows[_ROW_OF[chosen]].kind, tuple(reasons)
+    return Advice(chosen, rows[_ROW_OF[chosen]].kind, refused, tuple(reasons))

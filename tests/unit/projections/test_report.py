@@ -70,6 +70,7 @@ def test_a_new_model_that_retrieves_worse_is_refused_and_can_be_forced():
         new_queries=good.old_queries,
     )
     refused = plan(worse).report
+    assert refused.refused
     assert refused.strategy is None
     assert refused.needs == ""
     assert "retrieves worse" in refused.reasons[0]
@@ -144,8 +145,9 @@ def test_the_recommendation_takes_what_is_not_worse_than_the_old_model(bridged, 
         Row.MAPPED: measured(Row.MAPPED, *mapped, Kind.RIDGE),
         Row.REEMBEDDED: measured(Row.REEMBEDDED, 0.2, 0.4),
     }
-    strategy, kind, _ = recommend(rows, judged=True, force=False)
-    assert (strategy, kind) == expected
+    advice = recommend(rows, judged=True, force=False)
+    assert (advice.strategy, advice.kind) == expected
+    assert not advice.refused
 
 
 @pytest.mark.parametrize(

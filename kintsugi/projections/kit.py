@@ -1,0 +1,181 @@
+"""THE STORY OF A PLAN: from paired samples to all that an upgrade needs, chosen by evidence. Pure, deterministic for a seed.
+
+1. Every kind of projection is fitted both ways and measured on held-out documents (report).
+2. The anchors are drawn, of documents that no projection was fitted on as far as there are any.
+3. The calibration is the one whose merged results are best on held-out queries when half the documents are re-embedded.
+4. The reverse map is the kind under which clients of the old model keep most of their neighbours.
+5. All is packed, small enough to be sent at once.
+
+A refused upgrade has a complete kit too, for whoever forces it. Knows nothing of the cluster.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from kintsugi.projections import anchors as anchors_file
+from kintsugi.projections import artifact, findings
+from kintsugi.projections.anchors import Anchors
+from kintsugi.projections.calibration import MIN_ANCHORS, Calibration, choose
+from kintsugi.projections.findings import Findings, Point, Tried
+from kintsugi.projections.measures import PerQuery, interval, recall, top
+from kintsugi.projections.migration import FRACTIONS, K, Migration, Quality, Space, spaces
+from kintsugi.projections.projection import Kind, Projection
+from kintsugi.projections.report import Planned, Report, Row, plan
+from kintsugi.projections.sample import PairedSample, Split, split
+from kintsugi.projections.strategy import Strategy
+
+ANCHORS = 1000
+# Calibrations are compared where the documents of both spaces are equally many.
+MIDWAY = 0.5
+# What Upgrades.Plan takes: of each artifact, and of all together, less what the rest of the message needs.
+MAX_ARTIFACT_BYTES = 12 * 2**20
+MAX_KIT_BYTES = 15 * 2**20 - 2**17
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What Upgrades.Plan is given. `bridge` is None with BOTH, `gallery_map` only there with MAP; a MAP kit has a bridge too,
+    for searches before the mapped indexes are built. `refused`: the report is against it, forced or not."""
+
+    findings: Findings
+    bridge: bytes | None
+    gallery_map: bytes | None
+    reverse: bytes
+    anchors: bytes
+    report_json: bytes
+
+    @property
+    def report(self) -> Report:
+        return self.findings.report
+
+    @property
+    def strategy(self) -> Strategy:
+        return self.findings.strategy
+
+    @property
+    def calibration(self) -> Calibration:
+        return self.findings.calibration
+
+    @property
+    def refused(self) -> bool:
+        return self.findings.refused
+
+
+def kit(sample: PairedSample, *, force: bool = False, seed: int = 0, progress: Progress = lambda _what: None) -> Kit:
+    """Fits, measures, chooses, packs. `force` makes the report name a strategy although it refuses; the reasons stay. Raises
+    ValueError for a sample that cannot be judged by, or models too large to send projections of."""
+    planned = plan(sample, force=True, seed=seed, progress=progress)
+    refused = planned.report.refused
+    report = planned.report if force or not refused else dataclasses.replace(planned.report, strategy=None, kind=None)
+    strategy = planned.report.strategy
+    assert strategy is not None  # it was forced
+    parts = split(sample, seed)
+    bridge, gallery_map = _chosen(planned, strategy)
+    progress("reverse map")
+    reverse, reverse_recall = _reverse(parts, planned, seed)
+    packed = [None if one is None else _packed(one) for one in (bridge, gallery_map, reverse)]
+    anchors = _anchors(parts, MAX_KIT_BYTES - sum(len(one) for one in packed if one is not None), seed)
+    progress("calibration")
+    migration = Migration(parts, anchors, seed)
+    ways = spaces(parts, anchors, bridge, gallery_map)
+    tried = _calibrations(migration, ways[strategy])
+    calibration = choose(
+        {how: quality.deciding for how, quality in tried.items()}, native_spaces=strategy is not Strategy.MAP
+    )
+    progress("quality curve")
+    found = Findings(
+        report=report,
+        strategy=strategy,
+        calibration=calibration,
+        calibrations=tuple(Tried(how, interval(quality.deciding)) for how, quality in tried.items()),
+        curve=_curve(migration, ways, strategy, calibration),
+        reverse_kind=reverse.kind,
+        reverse_recall=interval(reverse_recall),
+        anchors=len(anchors.old),
+        refused=refused,
+    )
+    assert packed[2] is not None  # there is always a reverse map
+    return Kit(found, packed[0], packed[1], packed[2], anchors_file.pack(anchors), findings.to_json(found))
+
+
+def _chosen(planned: Planned, strategy: Strategy) -> tuple[Projection | None, Projection | None]:
+    """The bridge and the gallery map that the strategy takes, each of the kind that was best in its row."""
+    kinds = {row.row: row.kind for row in planned.report.rows}
+    bridge_kind, map_kind = kinds[Row.BRIDGED], kinds[Row.MAPPED]
+    assert bridge_kind is not None  # rows of projections name one
+    assert map_kind is not None
+    bridge = None if strategy is Strategy.BOTH else planned.bridges[bridge_kind]
+    return bridge, planned.maps[map_kind] if strategy is Strategy.MAP else None
+
+
+def _reverse(parts: Split, planned: Planned, seed: int) -> tuple[Projection, PerQuery]:
+    """The best map of new vectors to the old space, judged as it is used: documents that have a new vector only, here every
+    second one, lie mapped among the others' own old vectors."""
+    truth = top(parts.metric, parts.old_queries, parts.old, K, parts.own)
+    mapped = np.random.default_rng(seed).random(len(parts.old)) < MIDWAY
+    kept: dict[Kind, PerQuery] = {}
+    for kind, bridge in planned.bridges.items():
+        # Its outputs are right for the scores of queries, but are not near the old model's vectors.
+        if kind is not Kind.ADJOINT:
+            gallery = np.where(mapped[:, np.newaxis], bridge.apply(parts.new), parts.old)
+            kept[kind] = recall(top(parts.metric, parts.old_queries, gallery, K, parts.own), truth)
+    # Among equals the simplest, which was fitted first.
+    best = max(kept, key=lambda kind: float(kept[kind].mean()))
+    return planned.bridges[best], kept[best]
+
+
+def _anchors(parts: Split, room: int, seed: int) -> Anchors:
+    """Held-out documents, those that no judgement names first; fitted ones only where the others are too few."""
+    random = np.random.default_rng(seed)
+    judged = np.zeros(len(parts.old), dtype=np.bool_)
+    judged[sorted(place for places in parts.relevant for place in places)] = True
+    of_pair = 4 * (parts.old.shape[1] + parts.new.shape[1])
+    most = min(ANCHORS, (room - 1024) // of_pair)
+    if most < MIN_ANCHORS:
+        raise ValueError(
+            f"the projections leave room for {max(most, 0)} anchors in {MAX_KIT_BYTES} bytes, must be at least "
+            f"{MIN_ANCHORS}"
+        )
+    chosen = np.concatenate([random.permutation(np.flatnonzero(~judged)), random.permutation(np.flatnonzero(judged))])
+    chosen = chosen[:most]
+    more = random.permutation(len(parts.old_fit))[: max(0, MIN_ANCHORS - len(chosen))]
+    return Anchors(
+        np.concatenate([parts.old[chosen], parts.old_fit[more]]),
+        np.concatenate([parts.new[chosen], parts.new_fit[more]]),
+    )
+
+
+def _packed(projection: Projection) -> bytes:
+    packed = artifact.pack(projection)
+    if len(packed) > MAX_ARTIFACT_BYTES:
+        raise ValueError(
+            f"the {projection.kind} projection from {projection.source_dimension} to {projection.target_dimension} "
+            f"dimensions takes {len(packed)} bytes, must take at most {MAX_ARTIFACT_BYTES}"
+        )
+    return packed
+
+
+def _calibrations(migration: Migration, space: Space) -> dict[Calibration, Quality]:
+    return {how: migration.qualities(space, how, [MIDWAY])[0] for how in Calibration}
+
+
+def _curve(
+    migration: Migration, ways: dict[Strategy, Space], strategy: Strategy, calibration: Calibration
+) -> tuple[Point, ...]:
+    old = migration.qualities(ways[Strategy.BOTH], Calibration.RAW, [0.0])[0]
+    return tuple(
+        Point(
+            fraction,
+            interval(quality.recall),
+            None if quality.ndcg is None else interval(quality.ndcg),
+            interval(quality.deciding - old.deciding),
+        )
+        for fraction, quality in zip(
+            FRACTIONS, migration.qualities(ways[strategy], calibration, FRACTIONS), strict=True
+        )
+    )
