@@ -17,7 +17,7 @@ from pyroaring import BitMap64
 
 from shard.attributes.changes import AttributesOfRow
 from shard.change import Change
-from shard.layout import JOURNAL, DocumentRecord, encode_document, number, vector_key
+from shard.layout import JOURNAL, JOURNAL_MODEL_SHIFT, DocumentRecord, encode_document, number, vector_key
 from shard.outcomes import Operation, Outcome, decide
 from shard.vector_rows import Change as VectorChange
 
@@ -48,6 +48,9 @@ class Batch:
                 row = self._put(change, current)
             elif current is not None:
                 self._change(change, current)
+        if change.operation is Operation.EMBED and len(change.vectors) == 1:
+            (model,) = change.vectors
+            row |= model << JOURNAL_MODEL_SHIFT
         key = number(change.seq)
         entry = JOURNAL.pack(change.operation, decision.outcome, epoch, row, decision.version, digest)
         self.journal.append((key, entry))

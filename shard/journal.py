@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kintsugi.position import Position
-from shard.layout import DIGEST_BYTES, JOURNAL, JOURNAL_DTYPE, number
+from shard.layout import DIGEST_BYTES, JOURNAL, JOURNAL_DTYPE, JOURNAL_MODEL_SHIFT, number
 from shard.outcomes import Operation, Outcome
 from shard.storage_faults import JournalTrimmed, StorageCorrupt
 
@@ -57,8 +57,11 @@ def position_at(txn: Any, journal: Any, seq: int) -> Position | None:
     return Position(epoch, seq, digest)
 
 
-def changed_rows(txn: Any, journal: Any, after: Position | None, after_seq: int, limit: int) -> JournalSlice:
-    """What up to `limit` records after `after_seq` changed. `after` is that position where known."""
+def changed_rows(
+    txn: Any, journal: Any, after: Position | None, after_seq: int, limit: int, model: int | None
+) -> JournalSlice:
+    """What up to `limit` records after `after_seq` changed, for vectors of `model` or of any. `after` is that position
+    where known."""
     cursor = txn.cursor(journal)
     if not cursor.set_range(number(after_seq + 1)):
         if after is None:
@@ -68,11 +71,16 @@ def changed_rows(txn: Any, journal: Any, after: Position | None, after_seq: int,
         raise JournalTrimmed(f"journal begins at {first_seq(txn, journal)}, cannot be followed from {after_seq}")
     values = [value for value, _ in zip(cursor.iternext(keys=False), range(limit), strict=False)]
     entries = np.frombuffer(b"".join(values), dtype=JOURNAL_DTYPE)
-    # A patch leaves every vector as it is.
-    changed = (entries["outcome"] == Outcome.APPLIED) & (entries["operation"] != Operation.PATCH)
+    # A patch leaves every vector as it is, an embed those of other models.
+    operation, tagged = entries["operation"], entries["row"].astype(np.uint64)
+    changed = (entries["outcome"] == Outcome.APPLIED) & (operation != Operation.PATCH)
+    embedded = tagged >> np.uint64(JOURNAL_MODEL_SHIFT)
+    if model is not None:
+        changed &= (operation != Operation.EMBED) | (embedded == 0) | (embedded == model)
+    rows = tagged[changed] & np.uint64((1 << JOURNAL_MODEL_SHIFT) - 1)
     last = entries[-1]
     position = Position(int(last["epoch"]), after_seq + len(entries), last["digest"].tobytes())
-    return JournalSlice(position, np.unique(entries["row"][changed].astype(np.uint64)))
+    return JournalSlice(position, np.unique(rows))
 
 
 def outcomes(txn: Any, journal: Any, first: int, last: int) -> list[tuple[Outcome, int]]:

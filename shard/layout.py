@@ -39,6 +39,8 @@ JOURNAL: Final = struct.Struct(">BBQQQ20s")
 JOURNAL_DTYPE: Final = np.dtype(
     [("operation", "u1"), ("outcome", "u1"), ("epoch", ">u8"), ("row", ">u8"), ("version", ">u8"), ("digest", "V20")]
 )
+# An embed's entry names its model, if it has one only, in these bits of the row: no row is that large.
+JOURNAL_MODEL_SHIFT: Final = 48
 # version, written at, bytes of the id, number of models, bytes of the attributes
 _HEADER: Final = struct.Struct(">QQHBI")
 

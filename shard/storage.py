@@ -256,14 +256,15 @@ class Storage:
 
     # Reads of the journal and the tail.
 
-    def changed_rows(self, after_seq: int, limit: int) -> JournalSlice:
-        """What the next records after `after_seq` changed, at most `limit` records. JournalTrimmed when the journal
-        does not reach back that far, or the replica not that far forward."""
+    def changed_rows(self, after_seq: int, limit: int, model: int | None = None) -> JournalSlice:
+        """What the next records after `after_seq` changed, at most `limit` records; with a model, without the rows that
+        only got vectors of other models. JournalTrimmed when the journal does not reach back that far, or the replica
+        not that far forward."""
         # Read before the transaction begins, so that the transaction is never behind it.
         position = self._state.position
         with self._transaction() as txn:
             after = position if after_seq == position.seq else None
-            return journal.changed_rows(txn, self._databases.journal, after, after_seq, limit)
+            return journal.changed_rows(txn, self._databases.journal, after, after_seq, limit, model)
 
     def outcomes(self, first_seq: int, last_seq: int) -> list[tuple[Outcome, int]]:
         """The outcome and the document version after each record; FORGOTTEN where the journal does not tell."""

@@ -78,3 +78,15 @@ def test_an_unknown_model_is_told_by_its_number(open_storage, memory_log):
     storage.declare_model(3, 4)
     storage.apply(entries)
     assert storage.documents_with_vector(3) == 1
+
+
+def test_the_index_of_another_model_need_not_follow_an_embed(open_storage, memory_log):
+    """Rows are told to whom their vectors changed, and to all when it was written anew meanwhile."""
+    storage = open_storage()
+    storage.apply(memory_log.put("a") + memory_log.put("b") + memory_log.put("c"))
+    both = records.embed("b", {1: vector(1.0), 2: vector(2.0)}, expected_version=2)
+    storage.apply(memory_log.embed("a", 1) + memory_log.append(records.stamp(both, 7)) + memory_log.embed("c", 3))
+    for model, rows in ((None, [1, 2, 3]), (1, [2]), (2, [1, 2, 3])):
+        assert storage.changed_rows(3, 10, model).rows.tolist() == rows
+    storage.apply(memory_log.put("a"))
+    assert storage.changed_rows(3, 10, 1).rows.tolist() == [1, 2]
