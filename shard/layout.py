@@ -17,7 +17,7 @@ zeros and followed by their number, in front of the row. `ids` keeps several val
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -119,6 +119,9 @@ class DocumentRecord:
     id: bytes
     attributes: bytes | memoryview
     text: bytes | memoryview
+
+    def without_model(self, model: int) -> "DocumentRecord":
+        return replace(self, models=tuple(one for one in self.models if one != model))
 
 
 def encode_document(document: DocumentRecord) -> bytes:

@@ -13,13 +13,14 @@ Does not know Redis, RPC or the index.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from pyroaring import BitMap64
 
 from kintsugi.filters.tree import Filter
 from kintsugi.limits import MAX_PAGE_BYTES
@@ -41,6 +42,8 @@ from shard.layout import State, encode_state, id_key, number
 from shard.outcomes import Outcome
 from shard.reader import NOTHING, Fields, HitColumns, Mask, Page, Reader, StoredDocument, find_document
 from shard.storage_faults import EpochFenced, StorageFault, StorageFull, faults_mapped
+from shard.vector_removal import Removed, remove_some
+from shard.vector_rows import Change as VectorChange
 from shard.vector_rows import VectorRows
 
 # Bounds of one transaction, so that neither writers nor pages wait long for it.
@@ -76,6 +79,7 @@ class Storage:
         self._max_bytes = max_bytes
         self._dimensions: dict[int, int] = {}
         self._vector_bytes: dict[int, int] = {}
+        self._retired: frozenset[int] = frozenset()
         self._observe: Callable[[StorageEvent], None] = ignore
         self._write_lock = threading.Lock()
         self._readers = threading.Condition()
@@ -116,6 +120,24 @@ class Storage:
         if self._dimensions.setdefault(model, dimension) != dimension:
             raise ValueError(f"model {model} has dimension {self._dimensions[model]}, not {dimension}")
         self._vector_bytes[model] = dimension * self._dtype.itemsize
+
+    def retire_models(self, models: Set[int]) -> None:
+        """Gives models up for good, unknown ones too: records to come are applied without their vectors. Replicas stay
+        equal only if no model returns under its number, and all of them get to know in the end."""
+        with self._write_lock:
+            self._retired |= models
+
+    def drop_vectors(self, model: int, *, unless_only: int | None = None) -> int:
+        """Deletes the vectors of a model, in transactions of bounded size that let other writes through, and returns how
+        many; with `unless_only`, those of documents only that have a vector of that model, too. May be interrupted and
+        begun anew. Nobody may search the model: the journal does not tell of it."""
+        dropped, row = 0, 0
+        while True:
+            removed = self._drop_some(model, row, unless_only)
+            dropped += len(removed.rows)
+            if removed.last is None:
+                return dropped
+            row = removed.last
 
     def close(self) -> None:
         """Waits for the transactions under way, then closes. Idempotent."""
@@ -177,7 +199,7 @@ class Storage:
         with self._write_lock:
             fresh = self._verified(entries)
             if fresh:
-                changes = [parse(entry.seq, entry.payload, self._vector_bytes) for entry in fresh]
+                changes = [parse(entry.seq, entry.payload, self._vector_bytes, self._retired) for entry in fresh]
                 self._write_batch(fresh, changes)
             return self._state.position
 
@@ -379,6 +401,18 @@ class Storage:
             if deleted:
                 self._publish("trim", self._state)
             return deleted
+
+    def _drop_some(self, model: int, after: int, unless_only: int | None) -> Removed:
+        with self._write_lock, self._memory_kept_right():
+            with self._write_transaction() as txn:
+                removed = remove_some(txn, self._databases, model, after, unless_only)
+                counts = self._state.vectors
+                left = counts | {model: counts.get(model, 0) - len(removed.rows)}
+                state = msgspec.structs.replace(self._state, vectors=left)
+                self._put_state(txn, state)
+                self._vector_rows.tell(txn.id(), {model: VectorChange(BitMap64(), removed.rows)})
+            self._publish("trim", state)
+            return removed
 
     def _put_state(self, txn: Any, state: State) -> None:
         txn.put(META_STATE, encode_state(state), db=self._databases.meta)
