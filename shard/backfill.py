@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
@@ -56,7 +57,7 @@ class Leases:
         self._most = most
         self._clock = clock
         self._ends: list[tuple[float, int]] = []
-        self._rows: set[int] = set()
+        self._rows: dict[int, float] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -65,7 +66,10 @@ class Leases:
         """How many more there may be, after those that are over were let go."""
         now = self._clock()
         while self._ends and self._ends[0][0] <= now:
-            self._rows.discard(heapq.heappop(self._ends)[1])
+            end, row = heapq.heappop(self._ends)
+            # Not one that was given back and taken anew.
+            if self._rows.get(row) == end:
+                del self._rows[row]
         return self._most - len(self._rows)
 
     def free(self, rows: Iterable[int]) -> list[int]:
@@ -75,7 +79,14 @@ class Leases:
         end = self._clock() + lease_s
         for row in rows:
             heapq.heappush(self._ends, (end, row))
-        self._rows.update(rows)
+        self._rows.update(dict.fromkeys(rows, end))
+
+    def oldest(self, most: int) -> list[int]:
+        return list(islice(self._rows, most))
+
+    def end(self, rows: Iterable[int]) -> None:
+        for row in rows:
+            self._rows.pop(row, None)
 
 
 class BackfillQueue:
@@ -105,12 +116,26 @@ class BackfillQueue:
         are all taken."""
         with self._turn:
             picked: dict[int, None] = {}
+            self._end_settled()
             limit = min(limit, self._leases.room())
             self._pick(picked, limit, first)
             self._pick_hot(picked, limit)
             self._pick_windows(picked, limit)
             self._leases.add(list(picked), lease_s)
         return np.fromiter(picked, np.uint64, len(picked))
+
+    def give_back(self, rows: Rows) -> None:
+        """Rows that were not handed out after all: they are the next ones."""
+        with self._turn:
+            self._leases.end(rows.tolist())
+            self._window.extendleft(reversed(rows.tolist()))
+
+    def _end_settled(self) -> None:
+        """Lets go of what got its vector: a row that loses it again, because its document is rewritten, waits for no lease."""
+        oldest = self._leases.oldest(_CHUNK)
+        if oldest:
+            there = self._lacking.among(np.array(oldest, dtype=np.uint64))
+            self._leases.end(set(oldest).difference(there.tolist()))
 
     def _pick_hot(self, picked: dict[int, None], limit: int) -> None:
         if len(picked) >= limit:

@@ -112,6 +112,18 @@ def test_leases_are_bounded():
     assert len(queue.next(3, 60)) == 3
 
 
+def test_what_is_given_back_comes_next():
+    """Rows that did not fit into an answer wait for no lease, and get a full one when they are handed out."""
+    clock = Clock()
+    queue = BackfillQueue(Documents(range(1, 7)), Heat(), clock=clock)
+    rows = queue.next(4, 60)
+    queue.give_back(rows[1:])
+    clock.now = 30.0
+    assert queue.next(4, 60).tolist() == [2, 3, 4, 5]
+    clock.now = 61.0
+    assert queue.next(4, 60).tolist() == [6, 1]
+
+
 @settings(max_examples=200)
 @given(
     lacking=st.sets(st.integers(1, 60)),
