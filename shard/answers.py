@@ -5,7 +5,8 @@ from.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +14,14 @@ import numpy.typing as npt
 from kintsugi.ann.vector_index import Rows
 from kintsugi.filters.matching import group_value
 from kintsugi.filters.tree import Value
+from kintsugi.limits import MAX_HITS
 from kintsugi.metrics import FloatArray
 from shard.attributes.lookup import Matches
 from shard.attributes.terms import decode_attributes
-from shard.checkpoint import IndexedModel
 from shard.grouping import Group, chosen, group_of
-from shard.reader import HitColumns
-from shard.rescore import Ranked, rank, rescore, rescore_in_order, rows_of
+from shard.reader import Fields, HitColumns
+from shard.rescore import Ranked, rank, rows_of
+from shard.scoring import NO_FLAGS, Mask, Scorer
 from shard.search_call import Grouping, SearchCall, ShardHits
 from shard.search_times import UNKNOWN, SearchTimes, Stage, StageClock
 from shard.source import DocumentsSnapshot
@@ -27,14 +29,15 @@ from shard.source import DocumentsSnapshot
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Queries of one kind, as the call has them, and the rows that fulfil its filter. `documents`: those with a vector.
-    `in_order`: candidates come in the order of their supposed scores, and need not all be scored."""
+    """Queries of one kind, as the scorer takes them, and the rows that fulfil the call's filter. `documents`: those that can be
+    found. `in_order`: candidates come in the order of their supposed scores, and need not all be scored."""
 
     queries: FloatArray
     call: SearchCall
     matches: Matches | None
     documents: int
     in_order: bool
+    scorer: Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,10 @@ class Answers:
     documents: int = 0
     index_version: int = 0
     times: SearchTimes = UNKNOWN
+    flags: Mask = field(default_factory=lambda: NO_FLAGS)
+    lacking: Sequence[Rows] = ()
+    unmigrated: Sequence[Sequence[bytes]] = ()
+    documents_with_other: int = 0
 
     def hits(self, start: int, end: int) -> ShardHits:
         """The columns of some consecutive queries."""
@@ -67,18 +74,20 @@ class Answers:
             index_version=self.index_version,
             times=self.times,
             groups=[self.groups[place] for place in places] if self.groups else [],
+            projected=self.flags[places] if len(self.flags) else NO_FLAGS,
+            lacking=_together(self.lacking[start:end]),
+            unmigrated=list(dict.fromkeys(chain.from_iterable(self.unmigrated[start:end])))[:MAX_HITS],
+            documents_with_other=self.documents_with_other,
         )
 
 
-def answer(
-    snapshot: DocumentsSnapshot, model: IndexedModel, asked: Asked, candidates: Sequence[Rows], clock: StageClock
-) -> Answers:
+def answer(snapshot: DocumentsSnapshot, asked: Asked, candidates: Sequence[Rows], clock: StageClock) -> Answers:
     """Scores each query's candidates and keeps its hits."""
     call = asked.call
     # Of groups all hits are ranked: which are kept depends on their attributes.
     kept = call.k if call.group is None else max(1, *map(len, candidates))
-    scoring = rescore_in_order if asked.in_order and call.group is None else rescore
-    scored = scoring(snapshot, model.number, model.metric, asked.queries, candidates, kept)
+    in_order = asked.in_order and call.group is None
+    scored = asked.scorer.score(snapshot, asked.queries, candidates, kept, in_order=in_order)
     clock.lap(Stage.RESCORE)
     fields = call.fields if call.group is None else replace(call.fields, attributes=True)
     columns = snapshot.hits(rows_of(scored), fields)
@@ -94,8 +103,33 @@ def answer(
         )
     if call.min_score is not None:
         ranked = [one.reaching(call.min_score) for one in ranked]
+    answers = Answers(ranked, columns, groups, short, asked.documents)
+    flags = asked.scorer.flags(snapshot, columns.rows)
+    if len(flags):
+        answers = _with_flags(answers, snapshot, asked, candidates, flags)
     clock.lap(Stage.COLUMNS)
-    return Answers(ranked, columns, groups, short, asked.documents)
+    return answers
+
+
+def _with_flags(
+    answers: Answers, snapshot: DocumentsSnapshot, asked: Asked, candidates: Sequence[Rows], flags: Mask
+) -> Answers:
+    """With the rows that lack a vector of the model: of each query those of its hits, then the other candidates."""
+    lacking = []
+    for one, rows in zip(answers.ranked, candidates, strict=True):
+        places = np.array(one.places, dtype=np.intp)
+        hits = answers.columns.rows[places[flags[places]]]
+        others = rows[asked.scorer.flags(snapshot, rows)]
+        lacking.append(np.concatenate([hits, others[~np.isin(others, hits)]])[:MAX_HITS])
+    unmigrated = [snapshot.hits(rows, Fields()).ids for rows in lacking] if asked.call.tell_unmigrated else []
+    return replace(answers, flags=flags, lacking=lacking, unmigrated=unmigrated)
+
+
+def _together(lacking: Sequence[Rows]) -> Rows:
+    """The rows of some queries, each query's in its order."""
+    if len(lacking) == 1:
+        return lacking[0]
+    return np.concatenate(lacking) if lacking else np.empty(0, dtype=np.uint64)
 
 
 def groups_of(columns: HitColumns, attribute: str) -> list[Group | None]:

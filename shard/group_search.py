@@ -21,10 +21,10 @@ from kintsugi.filters.tree import AllOf, Equals, Exists, Filter, Not, OneOf
 from kintsugi.metrics import FloatArray
 from shard.answers import Asked, groups_of
 from shard.attributes.lookup import Matches
-from shard.checkpoint import IndexedModel
 from shard.grouping import Collected, Group
 from shard.reader import Fields
-from shard.rescore import rank, rescore, rescore_in_order, rows_of
+from shard.rescore import rank, rows_of
+from shard.scoring import Scorer
 from shard.search_call import Grouping
 from shard.source import DocumentsSnapshot
 
@@ -55,14 +55,14 @@ class GroupSearch:
     def __init__(
         self,
         finder: Finder,
-        model: IndexedModel,
+        scorer: Scorer,
         grouping: Grouping,
         k: int,
         condition: Filter | None,
         is_late: Callable[[], bool],
     ) -> None:
         self._finder = finder
-        self._model = model
+        self._scorer = scorer
         self._attribute = grouping.attribute
         self._size = grouping.size
         self._only = grouping.only
@@ -142,10 +142,9 @@ class GroupSearch:
         self, query: FloatArray, candidates: Rows, hits: int, documents: int
     ) -> tuple[list[int], list[Group | None]]:
         """The best of the candidates, and their groups."""
-        model = self._model
         with self._finder.reading() as snapshot:
-            scoring = rescore_in_order if self._finder.are_in_order else rescore
-            scored = scoring(snapshot, model.number, model.metric, query, [candidates], hits)
+            in_order = self._finder.are_in_order
+            scored = self._scorer.score(snapshot, query, [candidates], hits, in_order=in_order)
             columns = snapshot.hits(rows_of(scored), Fields(attributes=True))
         (ranked,) = rank(scored, columns, hits)
         places = ranked.places

@@ -60,7 +60,7 @@ def rescore(
     scored: list[Scored] = []
     for query, rows in zip(queries, candidates, strict=True):
         there, values = _score(source, model, metric, query, rows)
-        scored.append(_first(there, values, np.argsort(-values), k))
+        scored.append(first(there, values, np.argsort(-values), k))
     return scored
 
 
@@ -79,7 +79,7 @@ def rescore_in_order(
             rows, values = np.concatenate([rows, more[0]]), np.concatenate([values, more[1]])
             order = np.argsort(-values)
             end *= 2
-        scored.append(_first(rows, values, order, k))
+        scored.append(first(rows, values, order, k))
     return scored
 
 
@@ -93,7 +93,7 @@ def _score(source: VectorSource, model: int, metric: Metric, query: FloatArray, 
     return rows, scores(metric, query, stored)
 
 
-def _first(rows: Rows, values: Scores, order: npt.NDArray[np.intp], k: int) -> Scored:
+def first(rows: Rows, values: Scores, order: npt.NDArray[np.intp], k: int) -> Scored:
     """The first k in the order of their scores, and all that score as the k-th."""
     end = min(k, len(order))
     while 0 < end < len(order) and values[order[end]] == values[order[end - 1]]:

@@ -9,9 +9,11 @@ documents; a query that is short of hits although there are more says so. Knows 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+
+import numpy as np
 
 from kintsugi.ann.vector_index import Rows
 from kintsugi.filters.tree import Filter
@@ -22,9 +24,12 @@ from shard.answers import Answers, Asked, answer
 from shard.attributes.lookup import Matches
 from shard.candidates import IndexCandidates
 from shard.checkpoint import IndexedModel, IndexVersion
+from shard.cross_batch import CostsOf, CrossBatch, building
+from shard.cross_candidates import Parts
+from shard.crossing import Crossings, no_crossing
 from shard.exact import exact_among, exact_search
-from shard.filter_plan import Costs
 from shard.group_search import Finder, GroupSearch
+from shard.scoring import PlainScorer
 from shard.search_call import SearchCall
 from shard.search_times import SearchTimes, StageClock
 from shard.source import DocumentSource, DocumentsSnapshot
@@ -38,34 +43,40 @@ _SPARE = 16
 
 
 class BatchSearch:
-    """Searches one replica for one model."""
+    """Searches one replica for one model. `crossings` tells whether, and how, documents of another model are searched along."""
 
-    def __init__(self, source: DocumentSource, model: IndexedModel) -> None:
+    def __init__(self, source: DocumentSource, model: IndexedModel, crossings: Crossings = no_crossing) -> None:
         self._source = source
         self._model = model
-        self._costs = Costs()
-        self._costs_of = 0
+        self._crossings = crossings
+        self._cross: CrossBatch | None = None
+        self._plain = PlainScorer(model)
+        self._costs = CostsOf()
 
     def search(
-        self, serving: IndexVersion, queries: FloatArray, call: SearchCall, started: float, is_late: IsLate
+        self, serving: IndexVersion | None, calls: Sequence[SearchCall], started: float, is_late: IsLate
     ) -> Answers:
-        """Asks the index. Raises DeadlineExceeded when a search for groups is late."""
-        clock = StageClock()
+        """Asks the index for the queries of calls of one kind. Raises DeadlineExceeded when a search for groups is late,
+        Unavailable while there is no index."""
+        clock, call, cross = StageClock(), calls[0], self._crossed(calls[0])
+        queries = joined(calls) if cross is None else cross.queries(calls)
         with self._source.reading() as snapshot:
-            finder = self._finder(snapshot, serving, call, clock)
+            parts = None if cross is None else cross.parts(snapshot)
+            finder = self._finder(snapshot, serving, call, clock, cross, parts)
             matches = None if call.filter is None else finder.match(call.filter)
-            asked = self._asked(queries, call, matches, in_order=finder.are_in_order)
+            asked = self._asked(queries, call, matches, cross, parts, in_order=finder.are_in_order)
             rows, is_short = self._find(finder, asked, is_late)
             searched, found = clock.last, sum(map(len, rows))
-            answers = answer(snapshot, self._model, asked, rows, clock)
+            answers = answer(snapshot, asked, rows, clock)
         clock.tell(len(queries), found)
         times = SearchTimes(started, searched, clock.last, len(queries), found)
-        return self._told(replace(answers, short=answers.short | is_short), serving.number, times)
+        answers = replace(answers, short=answers.short | is_short)
+        return self._told(answers, serving.number if serving is not None else 0, times, parts)
 
-    def widen(self, serving: IndexVersion, call: SearchCall, started: float, is_late: IsLate) -> Answers | None:
+    def widen(self, serving: IndexVersion | None, call: SearchCall, started: float, is_late: IsLate) -> Answers | None:
         """Asks again for more and more candidates, until every query has its hits or it is late. None: the index cannot
         give them. That it cannot is known at once with a filter, or with groups."""
-        if call.filter is not None or call.group is not None:
+        if serving is None or call.filter is not None or call.group is not None:
             return None
         index, enough = serving.index, min(len(serving.index), MAX_CANDIDATES)
         oversampling = call.oversampling or index.oversampling
@@ -73,58 +84,107 @@ class BatchSearch:
             oversampling *= 4
             search_times.WIDENED.inc()
             wider = replace(call, oversampling=oversampling)
-            answers = self.search(serving, call.queries, wider, started, is_late)
+            answers = self.search(serving, [wider], started, is_late)
             if not answers.short.any():
                 return answers
         return None
 
     def search_exactly(self, call: SearchCall, index_version: int, is_late: IsLate) -> Answers:
         """Compares with all stored vectors. Raises DeadlineExceeded once it is late."""
-        started = time.perf_counter()
+        started, cross = time.perf_counter(), self._crossed(call)
+        queries = call.queries if cross is None else cross.queries([call])
         for _ in range(_EXACT_ATTEMPTS):
             seq = self._source.position.seq
-            finder = _ExactFinder(self._source, self._model, is_late)
+            finder = self._exact_finder(cross, is_late)
             matches = None if call.filter is None else finder.match(call.filter)
-            rows, _ = self._find(finder, self._asked(call.queries, call, matches), is_late)
+            with self._source.reading() as snapshot:
+                parts = None if cross is None else cross.parts(snapshot)
+            rows, _ = self._find(finder, self._asked(queries, call, matches, cross, parts), is_late)
             searched = time.perf_counter()
             with self._source.reading() as snapshot:
+                parts = None if cross is None else cross.parts(snapshot)
                 # Matched and scored once more: a document may have changed between its block and now.
                 if call.filter is not None:
                     matches = snapshot.match(call.filter)
                     left = [some[matches.contains(some)] for some in rows]
                 else:
                     left = rows
-                asked = self._asked(call.queries, call, matches)
-                answers = answer(snapshot, self._model, asked, left, StageClock())
+                asked = self._asked(queries, call, matches, cross, parts)
+                answers = answer(snapshot, asked, left, StageClock())
             # There are no spare hits of groups.
             is_lost = call.group is not None and sum(map(len, left)) < sum(map(len, rows))
             if not (is_lost or answers.short.any()) or self._source.position.seq == seq:
                 break
         times = SearchTimes(started, searched, time.perf_counter(), len(call.queries), sum(map(len, rows)))
-        return self._told(answers, index_version, times)
+        return self._told(answers, index_version, times, parts)
 
-    def _told(self, answers: Answers, index_version: int, times: SearchTimes) -> Answers:
-        return replace(answers, documents=self._source.documents, index_version=index_version, times=times)
+    def _crossed(self, call: SearchCall) -> CrossBatch | None:
+        """None: only the model's own vectors are searched."""
+        crossing = self._crossings() if call.is_live else None
+        if crossing is None:
+            return None
+        cross = self._cross
+        if cross is None or cross.crossing is not crossing:
+            cross = self._cross = CrossBatch(crossing)
+        return cross
+
+    def _told(self, answers: Answers, index_version: int, times: SearchTimes, parts: Parts | None) -> Answers:
+        documents = self._source.documents
+        answers = replace(answers, documents=documents, index_version=index_version, times=times)
+        if parts is None:
+            return answers
+        return replace(answers, documents_with_vector=len(parts.native), documents_with_other=len(parts.other))
 
     def _finder(
-        self, snapshot: DocumentsSnapshot, serving: IndexVersion, call: SearchCall, clock: StageClock
-    ) -> IndexCandidates:
-        if self._costs_of != serving.number:
-            self._costs, self._costs_of = Costs(), serving.number
-        return IndexCandidates(snapshot, self._model, serving, call.oversampling, self._costs, clock)
+        self,
+        snapshot: DocumentsSnapshot,
+        serving: IndexVersion | None,
+        call: SearchCall,
+        clock: StageClock,
+        cross: CrossBatch | None,
+        parts: Parts | None,
+    ) -> Finder:
+        own = None
+        if serving is not None:
+            own = IndexCandidates(snapshot, self._model, serving, call.oversampling, self._costs.of(serving), clock)
+        if cross is not None and parts is not None:
+            return cross.finder(snapshot, parts, own, call, clock)
+        if own is None:
+            raise building()
+        return own
+
+    def _exact_finder(self, cross: CrossBatch | None, is_late: IsLate) -> Finder:
+        if cross is None:
+            return _ExactFinder(self._source, self._model, is_late)
+        return cross.exact_finder(lambda model: _ExactFinder(self._source, model, is_late))
 
     def _find(self, finder: Finder, asked: Asked, is_late: IsLate) -> tuple[list[Rows], bool]:
         """The rows to score for each query, and whether some that should exist were not found."""
         call = asked.call
         if call.group is None:
             return finder.find(asked.queries, call.k, asked.matches), False
-        search = GroupSearch(finder, self._model, call.group, call.k, call.filter, is_late)
+        search = GroupSearch(finder, asked.scorer, call.group, call.k, call.filter, is_late)
         return search.rows(asked), search.is_short
 
     def _asked(
-        self, queries: FloatArray, call: SearchCall, matches: Matches | None, *, in_order: bool = False
+        self,
+        queries: FloatArray,
+        call: SearchCall,
+        matches: Matches | None,
+        cross: CrossBatch | None,
+        parts: Parts | None,
+        *,
+        in_order: bool = False,
     ) -> Asked:
-        return Asked(queries, call, matches, self._source.documents_with_vector(self._model.number), in_order)
+        if cross is None or parts is None:
+            documents = self._source.documents_with_vector(self._model.number)
+            return Asked(queries, call, matches, documents, in_order, self._plain)
+        return Asked(queries, call, matches, len(parts), in_order, cross.scorer())
+
+
+def joined(calls: Sequence[SearchCall]) -> FloatArray:
+    """The queries of all calls, one after the other."""
+    return calls[0].queries if len(calls) == 1 else np.concatenate([call.queries for call in calls])
 
 
 class _ExactFinder:

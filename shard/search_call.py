@@ -24,14 +24,15 @@ class Grouping:
 
 
 # What calls must have in common to be searched together.
-Kind: TypeAlias = tuple[int, float | None, Fields, Filter | None, float | None, Grouping | None]
+Kind: TypeAlias = tuple[int, float | None, Fields, Filter | None, float | None, Grouping | None, bool, bool, bool]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchCall:
     """One search. `queries` is n x d float32. `k` counts groups when there is a grouping. `deadline` in the searcher's
     clock, None for none. `oversampling`: candidates per hit, None for the encoding's default. `is_live`: a client asks,
-    not the replica itself."""
+    not the replica itself, which asks for what the model's own index holds. `other_queries`: the same by the other model of an
+    upgrade. `tell_unmigrated`: tell the candidates that lack a vector of the model."""
 
     queries: FloatArray
     k: int
@@ -43,16 +44,24 @@ class SearchCall:
     filter: Filter | None = None
     min_score: float | None = None
     group: Grouping | None = None
+    other_queries: FloatArray | None = None
+    tell_unmigrated: bool = False
 
     @property
     def kind(self) -> Kind:
-        return self.k, self.oversampling, self.fields, self.filter, self.min_score, self.group
+        has_others = self.other_queries is not None
+        options = self.k, self.oversampling, self.fields, self.filter, self.min_score, self.group
+        return *options, self.is_live, has_others, self.tell_unmigrated
 
 
 @dataclass(frozen=True, slots=True)
 class ShardHits:
     """Columns of hits: those of the first query best first, then those of the second, and so on. `ids` in their
-    ordered encoding; attributes, texts and groups are empty unless asked for."""
+    ordered encoding; attributes, texts and groups are empty unless asked for.
+
+    Outside of upgrades the rest is empty. `projected`: one flag per hit. `lacking`: the rows of candidates that lack a vector of the
+    model, those of hits first; `unmigrated` their ids, when asked for. `documents_with_other`: those with a vector of the other
+    model."""
 
     counts: list[int]
     ids: list[bytes]
@@ -65,3 +74,7 @@ class ShardHits:
     index_version: int
     times: SearchTimes = UNKNOWN
     groups: list[Value] = field(default_factory=list)
+    projected: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    lacking: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    unmigrated: list[bytes] = field(default_factory=list)
+    documents_with_other: int = 0

@@ -15,12 +15,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
 from kintsugi.errors import DeadlineExceeded, KintsugiError, ResourceExhausted, Unavailable
 from kintsugi.telemetry import LogEvent, logger
 from shard import search_times
 from shard.checkpoint import IndexVersion
+from shard.crossing import Crossings, no_crossing
 from shard.indexer import Indexer
 from shard.search_batch import BatchSearch
 from shard.search_call import Kind, SearchCall, ShardHits
@@ -48,7 +47,7 @@ class Searcher:
     """One per (replica, model). `start` it, `await search(...)` from coroutines, `close` it.
 
     `observe(call, hits)` is told every search that the index answered, on the search thread: it must be quick and must
-    not raise."""
+    not raise. `crossings` tells how documents of another model are searched along, while there is an upgrade."""
 
     def __init__(
         self,
@@ -58,12 +57,13 @@ class Searcher:
         settings: SearcherSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
         observe: Observe = lambda _call, _hits: None,
+        crossings: Crossings = no_crossing,
     ) -> None:
         self._indexer = indexer
         self._settings = settings or SearcherSettings()
         self._clock = clock
         self._observe = observe
-        self._batches = BatchSearch(source, indexer.model)
+        self._batches = BatchSearch(source, indexer.model, crossings)
         self._queue = SearchQueue(
             self._settings.max_waiting_queries, self._settings.max_batch_queries, self._settings.retry_delay_s
         )
@@ -163,13 +163,11 @@ class Searcher:
 
     def _search_together(self, jobs: list[Job]) -> None:
         serving = self._indexer.serving
-        if serving is None:
-            raise Unavailable("the index is not built yet", reason="INDEX_BUILDING")
         started = time.perf_counter()
         for job in jobs:
             search_times.QUEUE_SECONDS.observe(started - job.called)
-        queries = jobs[0].call.queries if len(jobs) == 1 else np.concatenate([job.call.queries for job in jobs])
-        answers = self._batches.search(serving, queries, jobs[0].call, started, lambda: all(map(self._is_late, jobs)))
+        calls = [job.call for job in jobs]
+        answers = self._batches.search(serving, calls, started, lambda: all(map(self._is_late, jobs)))
         start = 0
         for job in jobs:
             end = start + len(job.call.queries)
@@ -179,7 +177,7 @@ class Searcher:
                 self._answer_short(job, serving, started)
             start = end
 
-    def _answer_short(self, job: Job, serving: IndexVersion, started: float) -> None:
+    def _answer_short(self, job: Job, serving: IndexVersion | None, started: float) -> None:
         answers = self._batches.widen(serving, job.call, started, lambda: not self._is_wanted(job))
         if answers is not None:
             self._settle(job, answers.hits(0, len(job.call.queries)))
