@@ -4,7 +4,8 @@
    depends neither on rows nor on the layout of the database, so replicas on neighbouring releases agree.
 2. All is read in one transaction, and is true at the position it returns. A transaction keeps the pages that writes
    free meanwhile from being used again, so this is for checks that somebody asks for, not for routine.
-3. What the sub-databases say of each other is compared on the way: StorageCorrupt when it does not fit.
+3. Vectors of models that are given up do not count: one replica has dropped more of them than another.
+4. What the sub-databases say of each other is compared on the way: StorageCorrupt when it does not fit.
 """
 
 import hashlib
@@ -44,13 +45,14 @@ class Content:
 def digest_content(storage: Storage, model: int, draws: int, between: Callable[[], None]) -> Content:
     """`draws` vectors of `model` are returned, or all when there are fewer. `between` is called after each piece of work
     and may raise."""
+    retired = storage.retired_models
     with storage.reading() as reader:
         state = reader.state()
         drawing = _Drawing(state.vectors.get(model, 0), draws)
         total = documents = vectors = row = 0
         while records := reader.documents_after(row, _DOCUMENTS_PER_STEP):
             for record in records:
-                total += int.from_bytes(_digest(reader, record), "big")
+                total += int.from_bytes(_digest(reader, record, retired), "big")
                 if model in record.models and drawing.wants_next():
                     drawing.take(reader, model, record.row)
                 vectors += len(record.models)
@@ -67,11 +69,12 @@ def digest_content(storage: Storage, model: int, draws: int, between: Callable[[
         return Content(state.position, digest, documents, drawing.matrix)
 
 
-def _digest(reader: Reader, record: DocumentRecord) -> bytes:
+def _digest(reader: Reader, record: DocumentRecord, retired: frozenset[int]) -> bytes:
     reader.check_row(record)
-    sizes = len(record.id), len(record.attributes), len(record.text), len(record.models)
+    models = [model for model in record.models if model not in retired]
+    sizes = len(record.id), len(record.attributes), len(record.text), len(models)
     parts = [_HEADER.pack(record.version, record.written_at_us, *sizes), record.id, record.attributes, record.text]
-    for model in record.models:
+    for model in models:
         vector = reader.vector(model, record.row)
         parts += [model_prefix(model), _LENGTH.pack(len(vector)), vector]
     return hashlib.sha256(b"".join(parts)).digest()

@@ -161,6 +161,10 @@ class Storage:
     def documents(self) -> int:
         return self._documents
 
+    @property
+    def retired_models(self) -> frozenset[int]:
+        return self._retired
+
     def documents_with_vector(self, model: int) -> int:
         return self._state.vectors.get(model, 0)
 

@@ -54,6 +54,20 @@ def test_every_change_changes_the_digest(open_storage, memory_log, change):
     assert digested(storage).digest != before.digest
 
 
+def test_an_embed_changes_the_digest_and_vectors_of_retired_models_do_not_count(open_storage, memory_log):
+    """Of two replicas that gave a model up, one has dropped its vectors and the other one has not."""
+    one, other = open_storage("one"), open_storage("other")
+    fill(memory_log, one, 20)
+    other.apply(memory_log.entries)
+    one.apply(memory_log.embed(7, 8))
+    assert digested(one).digest != digested(other).digest
+    other.apply(memory_log.entries)
+    for storage in (one, other):
+        storage.retire_models({1})
+    one.drop_vectors(1)
+    assert digested(one).digest == digested(other).digest
+
+
 def test_text_and_attributes_are_told_apart(open_storage, new_memory_log):
     """The same bytes in another field are another content."""
     digests = set()
