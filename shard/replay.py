@@ -8,6 +8,8 @@ Invariants:
 3. Applying a record twice is a no-op, so any step may be repeated after a crash or a reconnect.
 4. After every error, every quiet second and every change of epoch, the standing is judged anew before anything is
    applied.
+5. A record with a vector of a model that the database was not told of yet waits until it is: the registry knows the model,
+   since a coordinator wrote the record.
 
 What only a copy from a peer can settle ends the story; replica.py goes on from there.
 """
@@ -20,10 +22,11 @@ from typing import Protocol
 from kintsugi.cancelling import end
 from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
-from kintsugi.log.faults import LogBehind, LogFault, LogForked, LogGap
+from kintsugi.log.faults import LogBehind, LogFault, LogForked, LogGap, UnknownModel
 from kintsugi.log.read import Head, LogEntry
 from kintsugi.position import Position
 from kintsugi.registry.records import LogState, ReplicaState, Shard
+from kintsugi.registry.watch import RegistryHealth
 from kintsugi.telemetry import LogEvent, logger
 from shard.membership import Membership
 from shard.standing import EpochRefused, PeerHoldsMore, Way, standing_of, way_on
@@ -83,6 +86,10 @@ class Replay:
             shard = await self._open_log()
             try:
                 await self._follow(shard)
+            except UnknownModel as fault:
+                if await self._is_unheard_of(fault.model):
+                    raise
+                self._warn(LogEvent.REPLAY_INTERRUPTED, error=str(fault))
             except LogFault as fault:
                 way = await self._settle(fault, shard)
                 if way in (Way.COPY, Way.SAVE_AND_COPY):
@@ -235,6 +242,15 @@ class Replay:
 
     def _in_sync_peers(self, shard: Shard) -> list[str]:
         return [member for member in shard.in_sync if member != self._member]
+
+    async def _is_unheard_of(self, model: int) -> bool:
+        """Whether the registry, as it is now, says that there is no such model. Who follows it tells the database."""
+        await self._watcher.refresh()
+        view = self._watcher.view
+        collection = view.collections.get(self._replica.collection_uid) if view else None
+        if collection is None or self._watcher.health is not RegistryHealth.OK:
+            return False
+        return model not in {known.number for known in collection.models}
 
     def _is_in_place(self) -> bool:
         return self.settled.is_set() and self._is_in_sync()

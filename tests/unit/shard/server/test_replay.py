@@ -13,13 +13,14 @@ from kintsugi.cancelling import end
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.keys import Keys
 from kintsugi.log.append import AppendRequest, LogTarget, LogWriter
-from kintsugi.log.faults import RecordUnreadable
+from kintsugi.log.faults import RecordUnreadable, UnknownModel
 from kintsugi.log.positions import LogPositions
 from kintsugi.log.read import LogEntry, verify_next
 from kintsugi.log.restore import LogRestorer
+from kintsugi.metrics import Metric, StoredType
 from kintsugi.position import START, Position
 from kintsugi.redis_client import connect
-from kintsugi.registry.records import Defaults, EpochStart, LogState, ReplicaState, Shard
+from kintsugi.registry.records import Collection, Defaults, EpochStart, LogState, Model, ReplicaState, Shard
 from kintsugi.registry.store import RegistryStore
 from kintsugi.registry.watch import RegistryWatcher
 from shard.build_pace import BuildPace
@@ -45,9 +46,11 @@ class Database:
     fenced_epoch: int = 0
     applied: list[LogEntry] = field(default_factory=list)
     failure: Exception | None = None
+    refused: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def apply(self, entries) -> None:
         if self.failure is not None:
+            self.refused.set()
             raise self.failure
         for entry in entries:
             if entry.seq <= self.position.seq:
@@ -87,7 +90,7 @@ class World:
         turns = BuildTurns(self.watcher, reports, ME)
         around = Surroundings(
             ME, settings, self.redis, self.keys, self.store, self.watcher, self.positions, self.peers, reports, turns,
-            BuildPace(),
+            BuildPace(), None,
         )  # fmt: skip
         self.reader = around.reader(UID, 0)
         self.stood_still_s = 0.0
@@ -148,6 +151,12 @@ class World:
         await self.redis.aclose()
 
 
+def collection_of(models):
+    """The registry's record of a collection with so many models."""
+    every = tuple(Model(number, f"m{number}", 4, Metric.COSINE) for number in range(1, models + 1))
+    return Collection(UID, "docs", 1, 1, Metric.COSINE, StoredType.F32, every, "m1", 1)
+
+
 @pytest.fixture
 async def new_world(tmp_path):
     worlds = []
@@ -185,6 +194,33 @@ async def test_replay_follows_the_log_in_order_and_once(world, soon):
     await soon(lambda: world.database.position == last, "the writes arrive")
     assert world.database.payloads == [b"%d" % number for number in range(1202)]
     assert (await world.positions.all(UID, 0))[ME] >= 1200
+
+
+async def test_a_record_of_a_new_model_waits_for_whoever_follows_the_registry(world, soon):
+    """The registry knows the model already, the database does not yet: replay goes on once it does."""
+    await world.create()
+    await world.put(collection_of(2))
+    last = await world.write(b"1")
+    world.database.failure = UnknownModel("record 1 has a vector of model 2", model=2)
+    refused = world.database.refused
+    running = world.start()
+    await asyncio.wait_for(refused.wait(), 20)
+    refused.clear()
+    await asyncio.wait_for(refused.wait(), 20)
+    assert not running.done()
+    assert not world.replay.settled.is_set()
+    world.database.failure = None
+    await soon(lambda: world.database.position == last, "the record is applied")
+
+
+async def test_a_record_of_a_model_that_the_registry_does_not_know_ends_the_replay(world):
+    """Nobody would ever tell the database of it."""
+    await world.create()
+    await world.put(collection_of(1))
+    await world.write(b"1")
+    world.database.failure = UnknownModel("record 1 has a vector of model 2", model=2)
+    with pytest.raises(UnknownModel):
+        await world.way()
 
 
 async def test_a_quiet_log_does_not_delay_the_next_write(world, soon):
