@@ -15,6 +15,7 @@ from kintsugi.lifecycle import Lifecycle, LifecycleEvent
 from kintsugi.log.positions import LogPositions
 from kintsugi.log.restore import LogRestorer
 from kintsugi.redis_client import RedisClient, check_server, connect
+from kintsugi.registry.artifacts import ArtifactCache
 from kintsugi.registry.enrolment import Enrolment
 from kintsugi.registry.file import RegistryFile
 from kintsugi.registry.leases import LeaseInfo
@@ -27,6 +28,7 @@ from kintsugi.settings import load_or_exit
 from kintsugi.telemetry import LogEvent, configure_logging, logger
 from kintsugi.telemetry.process import Process, observed
 from kintsugi.version import VERSION
+from shard.artifacts import Artifacts
 from shard.build_pace import BuildPace
 from shard.build_turns import BuildTurns
 from shard.folders import Folders
@@ -41,6 +43,7 @@ from shard.service import ShardService
 from shard.settings import ShardSettings
 from shard.storage import StorageEvent, ignore
 from shard.surroundings import Surroundings
+from shard.upgrade_files import UpgradeFiles
 
 # The interpreter hands the GIL over more often than by default, so that a busy event loop does not hold up the search
 # thread, which takes the GIL back after every vector: 0.9 instead of 5.7 ms in the median.
@@ -88,9 +91,11 @@ def assemble(settings: ShardSettings, observe: Callable[[StorageEvent], None] = 
     peers = Peers(lambda address: ShardStub(channels.get(address)), lambda: watcher.view)
     reports = IndexReports(watcher, member)
     turns, pace = BuildTurns(watcher, reports, member), BuildPace(settings.build_cpu)
+    artifacts = Artifacts(folders.artifacts, ArtifactCache(redis, keys), functools.partial(peers.others, member), peers.artifact)
     around = Surroundings(
-        member, settings, redis, keys, store, watcher, LogPositions(redis, keys), peers, reports, turns, pace, observe
-    )
+        member, settings, redis, keys, store, watcher, LogPositions(redis, keys), peers, reports, turns, pace,
+        UpgradeFiles(artifacts), observe,
+    )  # fmt: skip
     host = Host(folders, around)
     guardian = Guardian(around, LogRestorer(redis, keys))
     server = RpcServer(settings.listen)

@@ -57,6 +57,7 @@ class Answers:
     lacking: Sequence[Rows] = ()
     unmigrated: Sequence[Sequence[bytes]] = ()
     documents_with_other: int = 0
+    other_model: str = ""
 
     def hits(self, start: int, end: int) -> ShardHits:
         """The columns of some consecutive queries."""
@@ -78,6 +79,7 @@ class Answers:
             lacking=_together(self.lacking[start:end]),
             unmigrated=list(dict.fromkeys(chain.from_iterable(self.unmigrated[start:end])))[:MAX_HITS],
             documents_with_other=self.documents_with_other,
+            other_model=self.other_model,
         )
 
 

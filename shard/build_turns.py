@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kintsugi.errors import KintsugiError
-from kintsugi.registry.records import Collection, IndexVersion, IndexVersionState
+from kintsugi.registry.records import IndexVersion, IndexVersionState
 from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.telemetry import LogEvent, logger
 from shard.index_reports import IndexReports
@@ -34,13 +34,13 @@ class Wish:
 
 
 class BuildTurn:
-    """The turn of one replica, for the thread of its indexer."""
+    """The turn of one (replica, model), for the thread of its indexer."""
 
     def __init__(
-        self, turns: "BuildTurns", collection: Collection, shard: int, loop: asyncio.AbstractEventLoop
+        self, turns: "BuildTurns", replica: tuple[str, int], model: str, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.collection = collection
-        self.shard = shard
+        self.replica = replica
+        self.model = model
         # For people: what the wish waits for, '' when there is none.
         self.waits_for = ""
         self.granted: Wish | None = None
@@ -82,9 +82,9 @@ class BuildTurns:
         self._waiting: dict[BuildTurn, Wish] = {}
         self._changed = asyncio.Event()
 
-    def turn_of(self, collection: Collection, shard: int, loop: asyncio.AbstractEventLoop) -> BuildTurn:
-        """The turn of a replica that is being opened."""
-        return BuildTurn(self, collection, shard, loop)
+    def turn_of(self, replica: tuple[str, int], model: str, loop: asyncio.AbstractEventLoop) -> BuildTurn:
+        """The turn of the index of a model that is being opened; `replica` is a collection's uid and a shard."""
+        return BuildTurn(self, replica, model, loop)
 
     def enter(self, turn: BuildTurn, wish: Wish) -> None:
         self._waiting[turn] = wish
@@ -93,7 +93,7 @@ class BuildTurns:
     def leave(self, turn: BuildTurn) -> None:
         wish = self._waiting.pop(turn, None) or turn.granted
         if wish is not None:
-            self._reports.give_back(turn.collection.uid, turn.shard, wish.version)
+            self._reports.give_back(*turn.replica, wish.version)
         turn.granted, turn.waits_for = None, ""
 
     async def run(self) -> None:
@@ -120,13 +120,12 @@ class BuildTurns:
             return
         later = self._waiting.get(turn)
         if later is None or later.version != wish.version:  # it changed its mind meanwhile
-            self._reports.give_back(turn.collection.uid, turn.shard, wish.version)
+            self._reports.give_back(*turn.replica, wish.version)
             return
         del self._waiting[turn]
         turn.granted = wish
         wish.wake()
 
     def _record(self, turn: BuildTurn, wish: Wish) -> IndexVersion:
-        collection = turn.collection
-        names = (collection.uid, turn.shard, self._member, wish.version, collection.serving_model, wish.encoding)
+        names = (*turn.replica, self._member, wish.version, turn.model, wish.encoding)
         return IndexVersion(*names, IndexVersionState.BUILDING)

@@ -13,6 +13,7 @@ know whether a checkpoint fits the storage: that is the indexer's question.
 
 import hashlib
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ _MANIFEST = "manifest.json"
 _INDEX = "index.usearch"
 _ENCODING = "encoding.bin"
 _LAST_NUMBER = "last-number"
+# Held while a number is taken: the indexers of a replica are threads of one process.
+_NUMBERS = threading.Lock()
 _FOLDER_NAME = re.compile(r"v(\d{8})-(\d{20})")
 _TEMPORARY_PREFIX = "tmp-"
 
@@ -135,9 +138,12 @@ class Checkpoints:
         return [seq for seq, _, _ in self._present()]
 
     def next_number(self) -> int:
-        """Takes the next version number, durably."""
-        number = 1 + max([self._last_number(), *self._numbers()])
-        write_file(self._folder / _LAST_NUMBER, b"%d\n" % number, self._disk)
+        """Takes the next version number, durably. The indexes of a replica, of which each has a folder beside the others',
+        never take the same."""
+        with _NUMBERS:
+            others = (_last_number(path) for path in self._folder.parent.glob(f"*/{_LAST_NUMBER}"))
+            number = 1 + max([0, *others, *self._numbers()])
+            write_file(self._folder / _LAST_NUMBER, b"%d\n" % number, self._disk)
         return number
 
     def save(self, version: IndexVersion, position: Position) -> Unpublished:
@@ -189,12 +195,6 @@ class Checkpoints:
 
     def _numbers(self) -> set[int]:
         return {number for _, number, _ in self._present()}
-
-    def _last_number(self) -> int:
-        try:
-            return int((self._folder / _LAST_NUMBER).read_text())
-        except (FileNotFoundError, ValueError):
-            return 0
 
     def _manifest(self, saved: Unpublished) -> Manifest:
         index = saved.version.index
@@ -271,6 +271,13 @@ def _folder_name(number: int, seq: int) -> str:
 def _sealed(manifest: Manifest) -> bytes:
     encoded = msgspec.json.encode(manifest)
     return msgspec.json.encode(_Envelope(msgspec.Raw(encoded), hashlib.sha256(encoded).hexdigest()))
+
+
+def _last_number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def _sha256(path: Path) -> str:

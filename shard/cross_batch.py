@@ -112,7 +112,7 @@ class CrossBatch:
             with own.reading() as snapshot:
                 return self.parts(snapshot)
 
-        return self._crossed(own, own, other, parts, is_apart=not self.crossing.mapped)
+        return self._crossed(own, own, other, parts, is_apart=False)
 
     def _crossed(
         self, whole: Finder, own: PartFinder, other: PartFinder, parts: Callable[[], Parts], *, is_apart: bool

@@ -1,4 +1,4 @@
-"""The open files of a replica: its database, the index that follows it, and the thread that searches.
+"""The open files of a replica: its database, and per model the index that follows it and the thread that searches.
 
 One object to open, ask and close, so that nobody sees half of them. Knows nothing of the log or of phases.
 """
@@ -9,21 +9,26 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from kintsugi import failpoints
+from kintsugi.errors import Unavailable
 from kintsugi.log.read import LogEntry
 from kintsugi.position import Position
 from kintsugi.registry.records import Collection, Model
+from kintsugi.registry.upgrades import indexed_models
 from kintsugi.telemetry import metric_names, metrics
-from shard.checkpoint import IndexedModel
+from shard.build_pace import BuildPace
+from shard.checkpoint import IndexVersion
+from shard.crossing import Crossing
+from shard.effective import EffectiveSource, Fallback
 from shard.folders import ReplicaFolder
-from shard.indexer import Indexer, IndexerSettings
+from shard.model_index import ModelIndex, prepare_folder
 from shard.rebuilder import Outside, Wanted
-from shard.recall_samples import RecallSamples, samples_per_window
-from shard.searcher import Searcher, SearcherSettings
 from shard.seq_waiters import SeqWaiters
 from shard.settings import ShardSettings
 from shard.storage import Storage, StorageEvent
+from shard.upgrading import LoadedUpgrade
 
 # Address space only: the database grows as it needs, up to the quota.
 MAP_SIZE = 2**43
@@ -45,30 +50,61 @@ def wanted_by(collection: Collection) -> Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
-    folder: ReplicaFolder
-    storage: Storage
-    model: Model
-    indexer: Indexer
-    searcher: Searcher
-    durable: SeqWaiters
-    settings: ShardSettings
+class ModelOutside:
+    """What the index of one model has to do with the rest of its server. `closed` is called when it is closed while the
+    replica goes on."""
+
     outside: Outside
-    recall: RecallSamples
-    progress: Progress = field(default_factory=Progress)
-    # Ends long work on the files, which close() would wait for.
-    closing: threading.Event = field(default_factory=threading.Event)
+    closed: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaOutside:
+    """The same for a replica: `of` is asked once for each index that is opened. `pace` is shared by all builds of the process."""
+
+    of: Callable[[str], ModelOutside]
+    pace: BuildPace
+
+
+class Engine:
+    """Open it with Engine.open. Except for `follow`, `apply` and `close`, which the replica's own thread calls, everything may
+    be asked from any thread."""
+
+    def __init__(
+        self,
+        folder: ReplicaFolder,
+        storage: Storage,
+        settings: ShardSettings,
+        outside: ReplicaOutside,
+        collection: Collection,
+    ) -> None:
+        # Told of every search of a client: builds rest meanwhile.
+        self.pace = outside.pace
+        self.folder = folder
+        self.storage = storage
+        self.settings = settings
+        self.progress = Progress()
+        self.durable = SeqWaiters()
+        # Ends long work on the files, which close() would wait for.
+        self.closing = threading.Event()
+        self.collection = collection
+        self.upgrade: LoadedUpgrade | None = None
+        # By name. Replaced as a whole, so that whoever looks sees one state.
+        self.models: dict[str, ModelIndex] = {}
+        self._crossings: dict[tuple[str, bool], Crossing] = {}
+        self._outside = outside.of
 
     @classmethod
     def open(
         cls,
         collection: Collection,
+        upgrade: LoadedUpgrade | None,
         folder: ReplicaFolder,
         settings: ShardSettings,
-        outside: Outside,
+        outside: ReplicaOutside,
         observe: Callable[[StorageEvent], None],
     ) -> "Engine":
-        """Opens or creates the files; blocks. The index is then on its way, see reached(). `observe` is called after
+        """Opens or creates the files; blocks. The indexes are then on their way, see reached(). `observe` is called after
         each commit of the database, before anybody hears of it."""
         storage = Storage.open(
             folder.database,
@@ -81,41 +117,91 @@ class Engine:
         )
         with ExitStack() as undo:
             undo.callback(storage.close)  # LMDB would refuse to open it again in this process
-            engine = cls._around(storage, collection, folder, settings, outside)
+            engine = cls(folder, storage, settings, outside, collection)
+            undo.callback(engine._close_indexes)
+            engine.durable.reached(storage.position.seq)
+            engine.follow(collection, upgrade)
             undo.pop_all()
         return engine
 
-    @classmethod
-    def _around(
-        cls,
-        storage: Storage,
-        collection: Collection,
-        folder: ReplicaFolder,
-        settings: ShardSettings,
-        outside: Outside,
-    ) -> "Engine":
-        model = collection.model("")
-        assert model is not None, "a collection serves one of its models"
-        indexed = IndexedModel(model.number, model.dimension, model.metric)
-        every = IndexerSettings(
-            checkpoint_changes=settings.checkpoint_every_changes, checkpoint_s=settings.checkpoint_every_s
+    # --- Its models ---------------------------------------------------------------------------------------------------
+
+    @property
+    def serving(self) -> ModelIndex:
+        """The index of the collection's serving model."""
+        return self.models[self.collection.serving_model]
+
+    def follow(self, collection: Collection, upgrade: LoadedUpgrade | None) -> None:
+        """Takes the collection and its upgrade as the registry has them now: opens and closes indexes. Blocks."""
+        for model in collection.models:
+            self.storage.declare_model(model.number, model.dimension)
+        numbers = {model.name: model.number for model in collection.models}
+        self.storage.retire_models(frozenset(numbers[name] for name in collection.dropped))
+        wanted = indexed_models(collection, upgrade.record if upgrade else None)
+        models = dict(self.models)
+        for model in wanted:
+            fallback = upgrade.fallback_of(model.name) if upgrade else None
+            if model.name in models:
+                models[model.name].source.fallback = fallback
+                models[model.name].indexer.want(wanted_by(collection))
+            else:
+                models[model.name] = self._opened(model, collection, upgrade, fallback)
+        closed = [models.pop(name) for name in self.models if name not in {model.name for model in wanted}]
+        self.collection, self.models = collection, models
+        self._crossings = self._crossings_of(upgrade) if upgrade else {}
+        self.upgrade = upgrade
+        for index in closed:
+            index.discard()
+            self._outside(index.model.name).closed()
+        for index in models.values():
+            index.indexer.notify()
+
+    def drop_vectors(self) -> None:
+        """Lets go of the vectors of models that were given up. Blocks, in many small transactions; may be repeated."""
+        numbers = {model.name: model.number for model in self.collection.models}
+        for name in self.collection.dropped:
+            if self.storage.documents_with_vector(numbers[name]):
+                self.storage.drop_vectors(numbers[name])
+
+    def _opened(
+        self, model: Model, collection: Collection, upgrade: LoadedUpgrade | None, fallback: Fallback | None
+    ) -> ModelIndex:
+        folder = self.folder.index / str(model.number)
+        prepare_folder(folder, upgrade.mapped_by(model.name) if upgrade else "")
+        source = EffectiveSource(self.storage, fallback)
+        outside = self._outside(model.name).outside
+        crossings = partial(self.crossing, model.name)
+        return ModelIndex.open(
+            model, folder, source, wanted_by(collection), self.settings, outside=outside, crossings=crossings
         )
-        indexer = Indexer(
-            storage,
-            indexed,
-            folder.index / str(model.number),
-            wanted=wanted_by(collection),
-            settings=every,
-            outside=outside,
-        )
-        recall = RecallSamples(samples_per_window(settings.recall_samples_per_minute))
-        waiting = SearcherSettings(max_waiting_queries=settings.max_queued_searches)
-        searcher = Searcher(storage, indexer, settings=waiting, observe=recall.observe)
-        indexer.start()
-        searcher.start()
-        durable = SeqWaiters()
-        durable.reached(storage.position.seq)
-        return cls(folder, storage, model, indexer, searcher, durable, settings, outside, recall)
+
+    def crossing(self, name: str) -> Crossing | None:
+        """How documents without a vector of this model take part in its searches now; None where all have one."""
+        index, upgrade = self.models.get(name), self.upgrade
+        if index is None or upgrade is None:
+            return None
+        if self.storage.documents_with_vector(index.model.number) >= self.storage.documents:
+            return None
+        is_filled = index.source.fallback is not None and index.is_serving
+        return self._crossings[name, is_filled]
+
+    def _crossings_of(self, upgrade: LoadedUpgrade) -> dict[tuple[str, bool], Crossing]:
+        """By the searched model, and by whether its index serves projected vectors already."""
+        old, new = upgrade.record.old_model, upgrade.record.new_model.name
+        found: dict[tuple[str, bool], Crossing] = {}
+        for name, other in ((old, new), (new, old)):
+            model, other_model = self.collection.model(name), self.collection.model(other)
+            if model is not None and other_model is not None:
+                serving = partial(self._serving_of, other)
+                for is_filled in (False, True):
+                    found[name, is_filled] = upgrade.crossing(model, other_model, serving, is_filled=is_filled)
+        return found
+
+    def _serving_of(self, name: str) -> IndexVersion | None:
+        index = self.models.get(name)
+        return None if index is None else index.indexer.serving
+
+    # --- Reading and writing ------------------------------------------------------------------------------------------
 
     @property
     def position(self) -> Position:
@@ -124,7 +210,8 @@ class Engine:
 
     @property
     def searchable_seq(self) -> int:
-        return self.indexer.searchable.seq
+        """Up to where all indexes that serve are; the others are on their way, and nobody waits for them."""
+        return min(index.indexer.searchable.seq for index in self._followed())
 
     @property
     def documents(self) -> int:
@@ -132,8 +219,15 @@ class Engine:
 
     @property
     def failure(self) -> Exception | None:
-        """Why the index no longer follows; None while it does."""
-        return self.indexer.failure
+        """Why an index no longer follows; None while all do."""
+        return next(
+            (index.indexer.failure for index in self.models.values() if index.indexer.failure is not None), None
+        )
+
+    def _followed(self) -> list[ModelIndex]:
+        """The indexes that writes wait for: those that serve, and the serving model's in any case."""
+        serving = self.collection.serving_model
+        return [index for name, index in self.models.items() if name == serving or index.is_serving]
 
     def apply(self, entries: Sequence[LogEntry]) -> None:
         """Applies records in one synced transaction, then tells those who wait. Blocks; for the writer's thread."""
@@ -145,28 +239,45 @@ class Engine:
         self.progress.applied_at = time.monotonic()
         failpoints.hit("replay.after_commit")
         self.durable.reached(position.seq)
-        self.indexer.notify()
+        for index in self.models.values():
+            index.indexer.notify()
 
     async def reached(self, seq: int, timeout_s: float, *, searchable: bool) -> bool:
-        """Whether the disk, or the serving index, holds `seq` in time. Unavailable when it never will."""
-        waiting = self.indexer.wait_searchable(seq) if searchable else self.durable.wait(seq)
+        """Whether the disk, or every index that serves, holds `seq` in time. Unavailable when it never will."""
         try:
-            await asyncio.wait_for(waiting, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                if not searchable:
+                    await self.durable.wait(seq)
+                for index in self._followed() if searchable else ():
+                    await self._reached_by(index, seq)
         except TimeoutError:
             return False
         return True
 
+    async def _reached_by(self, index: ModelIndex, seq: int) -> None:
+        try:
+            await index.indexer.wait_searchable(seq)
+        except Unavailable:
+            # An index that was closed because nothing needs it any more keeps nobody waiting.
+            if self.models.get(index.model.name) is index or self.closing.is_set():
+                raise
+
     def trim(self, tail_below: int) -> None:
-        """Lets go of the tail that no replica needs, and of the journal that neither the index nor anybody who asks
+        """Lets go of the tail that no replica needs, and of the journal that neither an index nor anybody who asks
         for outcomes does."""
         keep_from = max(self.position.seq - self.settings.keep_journal_records, 0)
-        self.storage.trim(min(self.indexer.journal_needed_from, keep_from), tail_below)
+        needed = min(index.indexer.journal_needed_from for index in self.models.values())
+        self.storage.trim(min(needed, keep_from), tail_below)
 
     def close(self) -> None:
-        """Saves a checkpoint and closes everything, whatever of it fails. Blocks."""
+        """Saves checkpoints and closes everything, whatever of it fails. Blocks."""
         self.closing.set()
         with ExitStack() as closing:
             closing.callback(self.storage.close)
             closing.callback(self.durable.fail, "the replica is closed", "REPLICA_CLOSED")
-            closing.callback(self.indexer.close)
-            closing.callback(self.searcher.close)
+            closing.callback(self._close_indexes)
+
+    def _close_indexes(self) -> None:
+        with ExitStack() as closing:
+            for index in self.models.values():
+                closing.callback(index.close)

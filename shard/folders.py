@@ -2,6 +2,7 @@
 
 member-id                     who it is
 registry.json                 the registry as last seen
+artifacts/<sha256>            projections and anchors of upgrades
 replicas/<uid>/<shard>/db     the database of a replica; db.new is a verified copy about to take its place
 replicas/<uid>/<shard>/index  checkpoints of its index versions
 diverged/                     what replicas held that their shard's history does not: for people
@@ -76,6 +77,10 @@ class Folders:
     @property
     def registry(self) -> Path:
         return self.root / REGISTRY_FILE
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
 
     @property
     def diverged(self) -> Path:

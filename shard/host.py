@@ -39,6 +39,10 @@ class Host:
             raise NotFound(f"replica of shard {ref.shard} of collection {ref.collection_uid!r} is not hosted here")
         return found
 
+    def artifact(self, digest: str) -> bytes:
+        """An artifact that this server holds. Blocks. Raises NotFound."""
+        return self._around.upgrades.held(digest)
+
     def documents(self) -> dict[str, int]:
         """The documents of each open replica, as "uid/shard" to number, for the lease."""
         return {
@@ -80,12 +84,14 @@ class Host:
                 await self._discard(key, deleted=False)
         for key in sorted(placed):
             self._opened_under[key] = incarnation
+            collection, upgrade = view.collections[key[0]], view.upgrades.get(key[0])
             if key in self._replicas:
-                self._replicas[key].follow(view.collections[key[0]])
+                self._replicas[key].follow(collection, upgrade)
             else:
-                replica = Replica(view.collections[key[0]], key[1], self._folders, self._around)
+                replica = Replica(collection, upgrade, key[1], self._folders, self._around)
                 self._replicas[key] = replica
                 self._running[key] = asyncio.create_task(replica.run())
+        await asyncio.to_thread(self._around.upgrades.forget_all_but, view.upgrades.values())
 
     async def _discard(self, key: _Key, *, deleted: bool) -> None:
         try:

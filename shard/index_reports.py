@@ -38,25 +38,34 @@ class IndexReports:
         # A claim and the telling of what arrived must not overtake each other.
         self._writing = asyncio.Lock()
 
-    def reporter(self, collection: Collection, shard: int, loop: asyncio.AbstractEventLoop) -> OnVersion:
-        """The callback of the indexer of a replica that is being opened; may be called from any thread."""
+    def reporter(self, collection: Collection, shard: int, loop: asyncio.AbstractEventLoop) -> "ReplicaReports":
+        """The reports of a replica that is being opened."""
         key = (collection.uid, shard)
         versions = self._versions[key] = {}
         self._tell(key)  # whatever the opening before was building, it no longer is
+        return ReplicaReports(self, key, versions, loop)
 
-        def take(number: int, encoding: str, event: IndexVersionEvent) -> None:
-            if self._versions.get(key) is versions:  # else it was opened anew, and this comes from the one before
-                if event in ENTRIES:
-                    names = (collection.uid, shard, self._member, number, collection.serving_model, encoding)
-                    versions[number] = IndexVersion(*names, ENTRIES[event])
-                else:
-                    _advance(versions, number, event)
-                self._tell(key)
+    def take(self, key: _Key, versions: dict[int, IndexVersion], named: IndexVersion, event: IndexVersionEvent) -> None:
+        """Takes what became of a version of this opening of a replica."""
+        if self._versions.get(key) is not versions:
+            return  # it was opened anew, and this comes from the one before
+        if event in ENTRIES:
+            versions[named.version] = named
+        else:
+            _advance(versions, named.version, event)
+        self._tell(key)
 
-        def report(number: int, encoding: str, event: IndexVersionEvent) -> None:
-            loop.call_soon_threadsafe(take, number, encoding, event)
+    def forget(self, key: _Key, versions: dict[int, IndexVersion], model: str) -> None:
+        """Takes that the index of a model is closed."""
+        for number, version in list(versions.items()):
+            if version.model == model:
+                del versions[number]
+        if self._versions.get(key) is versions:
+            self._tell(key)
 
-        return report
+    @property
+    def member(self) -> str:
+        return self._member
 
     async def claim(self, wanted: IndexVersion) -> str:
         """Says in the registry that a replica of this server builds, if it may; else returns why not yet. Raises
@@ -140,6 +149,32 @@ class IndexReports:
             listed = view.index_versions.get((*key, self._member), [])
             changes += [Delete(field_of(old)) for old in listed if old.version not in versions]
         return changes
+
+
+class ReplicaReports:
+    """What one opening of a replica tells. May be called from any thread."""
+
+    def __init__(
+        self, reports: IndexReports, key: _Key, versions: dict[int, IndexVersion], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._reports = reports
+        self._key = key
+        self._versions = versions
+        self._loop = loop
+
+    def of(self, model: str) -> OnVersion:
+        """The callback of the indexer of a model."""
+
+        def report(number: int, encoding: str, event: IndexVersionEvent) -> None:
+            entry = ENTRIES.get(event, IndexVersionState.BUILDING)
+            named = IndexVersion(*self._key, self._reports.member, number, model, encoding, entry)
+            self._loop.call_soon_threadsafe(self._reports.take, self._key, self._versions, named, event)
+
+        return report
+
+    def closed(self, model: str) -> None:
+        """Tells that the index of a model is closed while the replica stays open."""
+        self._loop.call_soon_threadsafe(self._reports.forget, self._key, self._versions, model)
 
 
 def _advance(versions: dict[int, IndexVersion], number: int, event: IndexVersionEvent) -> None:

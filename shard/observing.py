@@ -35,7 +35,7 @@ class Observing:
                 continue
 
     def _of_engine(self, engine: Engine, replica: Replica, labels: tuple[str, ...]) -> list[Sample]:
-        durable = engine.position.seq
+        durable, index = engine.position.seq, engine.serving
         found = [
             Sample(names.DURABLE_SEQ, durable, labels),
             Sample(names.SEARCHABLE_SEQ, engine.searchable_seq, labels),
@@ -43,9 +43,9 @@ class Observing:
             Sample(names.DISK_BYTES, engine.storage.disk_bytes, labels),
             Sample(names.COLUMN_BYTES, engine.storage.column_bytes, labels),
             Sample(names.APPLIED_AGO, max(0.0, time.monotonic() - engine.progress.applied_at), labels),
-            Sample(names.SEARCH_WAITING, engine.searcher.waiting_queries, labels),
-            Sample(names.INDEX_BUILDING, engine.indexer.is_building, labels),
-            Sample(names.CHECKPOINT_SEQ, engine.indexer.checkpoint_seq, labels),
+            Sample(names.SEARCH_WAITING, sum(one.searcher.waiting_queries for one in engine.models.values()), labels),
+            Sample(names.INDEX_BUILDING, any(one.indexer.is_building for one in engine.models.values()), labels),
+            Sample(names.CHECKPOINT_SEQ, index.indexer.checkpoint_seq, labels),
         ]
         log = self.positions.last_reported.get((replica.ref.collection_uid, replica.ref.shard))
         if log is not None:
@@ -53,14 +53,14 @@ class Observing:
                 Sample(names.REPLAY_LAG, max(0, log.head_seq - durable), labels),
                 Sample(names.LOG_BYTES, log.kept_bytes, labels),
             ]
-        if (serving := engine.indexer.serving) is not None:
+        if (serving := index.indexer.serving) is not None:
             found += [
                 Sample(names.INDEX_VERSION, serving.number, (*labels, serving.encoding)),
                 Sample(names.INDEX_VECTORS, len(serving.index), labels),
                 Sample(names.INDEX_TOMBSTONES, serving.index.tombstones, labels),
                 Sample(names.INDEX_MEMORY_BYTES, serving.index.memory_bytes, labels),
                 Sample(names.INDEX_MAPPED_BYTES, serving.index.mapped_bytes, labels),
-                *_of_recall(engine.recall.recall, serving, labels),
+                *_of_recall(index.recall.recall, serving, labels),
             ]
         return found
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, TypeVar
 from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.position import Position
-from kintsugi.registry.records import View
+from kintsugi.registry.records import Role, View
 from kintsugi.rpc.errors import grpc_errors
 
 if TYPE_CHECKING:
     from kintsugi.internal.v1.shard_pb2_grpc import ShardAsyncStub  # the stubs have it for type checkers only
 
 ASK_TIMEOUT_S = 2.0
+ARTIFACT_TIMEOUT_S = 20.0
 # How long a stream may give nothing. A peer copies its whole database before a snapshot's first piece.
 TAIL_STALL_S = 15.0
 SNAPSHOT_STALL_S = 300.0
@@ -54,6 +55,19 @@ class Peers:
                 continue  # a silent peer proves nothing; recovery is where every one of them must answer
             found.append(from_wire(answer.durable))
         return found
+
+    def others(self, member: str) -> list[str]:
+        """The shard servers that the registry knows, but this one."""
+        view = self._view()
+        members = view.members.values() if view else ()
+        return sorted(one.id for one in members if one.role is Role.SHARD and one.id != member)
+
+    async def artifact(self, member: str, digest: str) -> bytes:
+        """An artifact that a peer holds. Raises NotFound, or what calls raise."""
+        stub = self.stub(member)
+        with grpc_errors():
+            answer = await stub.GetArtifact(shard_pb2.GetArtifactRequest(digest=digest), timeout=ARTIFACT_TIMEOUT_S)
+        return answer.data
 
     async def registry(self, address: str) -> bytes:
         """The registry that the shard server at an address keeps; empty when it has none."""

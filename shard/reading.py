@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from kintsugi import ids, limits
+from kintsugi.ann.elements import F32Matrix
 from kintsugi.columns import pack_encoded, pack_id, unpack_encoded
 from kintsugi.errors import InvalidArgument, StalePlan
 from kintsugi.filters.matching import matches
@@ -17,33 +18,38 @@ from kintsugi.v1 import cluster_pb2, types_pb2
 from shard.attributes.terms import decode_attributes
 from shard.engine import Engine
 from shard.grouping import group_of
-from shard.index_status import index_versions, waits_for
+from shard.index_status import index_versions, settled_requests, waits_for
+from shard.model_index import ModelIndex
 from shard.reader import Fields, StoredDocument
 from shard.replica import Replica
-from shard.search_call import Grouping, SearchCall
+from shard.search_call import Grouping, SearchCall, ShardHits
 from shard.search_times import tell_span
 from shard.storage_faults import StorageCorrupt
+from shard.upgrade_status import serving_models, upgrade_progress
 
 
-def check_model(engine: Engine, model: str, view: View | None) -> None:
+def index_of(engine: Engine, model: str, view: View | None) -> ModelIndex:
     """StalePlan when this replica does not serve the model that the coordinator planned with."""
-    if model != engine.model.name:
+    index = engine.models.get(model)
+    if index is None:
         revision = view.snapshot.revision if view else 0
-        raise StalePlan(f"replica serves model {engine.model.name!r}, the plan is for {model!r}", revision=revision)
+        served = " and ".join(map(repr, engine.models))
+        raise StalePlan(f"replica serves model {served}, the plan is for {model!r}", revision=revision)
+    return index
 
 
 async def search(
-    engine: Engine, request: shard_pb2.ShardSearchRequest, remaining_s: float
+    engine: Engine, index: ModelIndex, request: shard_pb2.ShardSearchRequest, remaining_s: float
 ) -> shard_pb2.ShardSearchResponse:
     queries = np.frombuffer(request.queries, dtype="<f4")
-    if not request.count or queries.size != request.count * engine.model.dimension:
-        expected = request.count * engine.model.dimension * 4
+    if not request.count or queries.size != request.count * index.model.dimension:
+        expected = request.count * index.model.dimension * 4
         raise InvalidArgument("queries", f"has {len(request.queries)} bytes", f"must have {expected}")
     called = time.perf_counter()
-    engine.outside.pace.searched()
-    hits = await engine.searcher.search(
+    engine.pace.searched()
+    hits = await index.searcher.search(
         SearchCall(
-            queries.reshape(request.count, engine.model.dimension),
+            queries.reshape(request.count, index.model.dimension),
             request.k,
             exact=request.exact,
             oversampling=request.oversampling or None,
@@ -52,6 +58,8 @@ async def search(
             filter=from_message(request.filter) if request.HasField("filter") else None,
             min_score=request.min_score if request.HasField("min_score") else None,
             group=_grouping(request) if request.HasField("group_by") else None,
+            other_queries=_other_queries(request),
+            tell_unmigrated=request.tell_unmigrated,
         )
     )
     tell_span(called, hits.times)
@@ -66,7 +74,27 @@ async def search(
         documents_with_vector=hits.documents_with_vector,
         index_version=hits.index_version,
         groups=map(value_message, hits.groups),
+        projected=hits.projected.tobytes() if hits.projected.any() else b"",
+        projected_model=hits.other_model if hits.projected.any() else "",
+        unmigrated=pack_encoded(hits.unmigrated) if request.tell_unmigrated else None,
+        other_models=_other_models(hits),
     )
+
+
+def _other_queries(request: shard_pb2.ShardSearchRequest) -> F32Matrix | None:
+    if not request.other_queries:
+        return None
+    elements = np.frombuffer(request.other_queries, dtype="<f4")
+    if elements.size % request.count:
+        problem = f"has {len(request.other_queries)} bytes"
+        raise InvalidArgument("other_queries", problem, f"must have as many for each of {request.count} queries")
+    return elements.reshape(request.count, -1)
+
+
+def _other_models(hits: ShardHits) -> list[types_pb2.ModelCoverage]:
+    if not hits.other_model:
+        return []
+    return [types_pb2.ModelCoverage(model=hits.other_model, documents=hits.documents_with_other)]
 
 
 def _grouping(request: shard_pb2.ShardSearchRequest) -> Grouping:
@@ -159,7 +187,13 @@ def status(replica: Replica, waiting: Mapping[tuple[str, int], str]) -> shard_pb
         told.disk_bytes = engine.storage.disk_bytes
         told.message = told.message or waits_for(engine)
         # Before what serves: who reads that a request is settled must see what it came to.
-        told.settled_encoding_requests = engine.indexer.rebuilder.settled_requests
+        told.settled_encoding_requests = settled_requests(engine)
         told.index_versions.extend(index_versions(engine))
     recovery = waiting.get((replica.ref.collection_uid, replica.ref.shard), "")
-    return shard_pb2.HostedReplica(replica=replica.ref, status=told, recovery=recovery)
+    return shard_pb2.HostedReplica(
+        replica=replica.ref,
+        status=told,
+        recovery=recovery,
+        upgrade=upgrade_progress(replica.engine) if replica.is_open else None,
+        serving_models=serving_models(replica.engine) if replica.is_open else (),
+    )

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from kintsugi.errors import KintsugiError
 from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
 from shard.engine import Engine
+from shard.model_index import ModelIndex
 from shard.pace import Clocks, Pace
 from shard.recall import RecallCheck
 from shard.recall_samples import window_s
@@ -54,20 +55,20 @@ class RecallWatch:
     async def _check(self, replica: Replica) -> None:
         try:
             engine = replica.engine
-            probes = engine.recall.take()
-            if probes:
-                found = await self._checking(engine).measure(probes)
-                _SAMPLES.inc(engine.recall.note(zip(probes, found, strict=True)))
+            for index in list(engine.models.values()):
+                if probes := index.recall.take():
+                    found = await self._checking(engine, index).measure(probes)
+                    _SAMPLES.inc(index.recall.note(zip(probes, found, strict=True)))
         except KintsugiError as error:
             _log.info(LogEvent.RECALL_NOT_MEASURED, **_names(replica), error=str(error))
         except Exception:  # noqa: BLE001 -- what only measures must not end the server
             _log.exception(LogEvent.RECALL_NOT_MEASURED, **_names(replica))
 
-    def _checking(self, engine: Engine) -> RecallCheck:
+    def _checking(self, engine: Engine, index: ModelIndex) -> RecallCheck:
         def pace() -> Pace:
             return Pace(_SHARE, engine.closing, clocks=_CLOCKS)
 
-        return RecallCheck(engine.storage, engine.indexer, engine.searcher, self._thread, pace)
+        return RecallCheck(index.source, index.indexer, index.searcher, self._thread, pace)
 
 
 def _names(replica: Replica) -> dict[str, object]:

@@ -18,10 +18,10 @@ from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.faults import LogFault
 from kintsugi.log.read import LogEntry
 from kintsugi.position import Position
-from kintsugi.registry.records import Collection, LogState, Shard
+from kintsugi.registry.records import Collection, LogState, Shard, Upgrade
 from kintsugi.telemetry import LogEvent, logger
 from shard.bootstrap import Bootstrap, first_serving_peer
-from shard.engine import Engine, wanted_by
+from shard.engine import Engine, ModelOutside, ReplicaOutside
 from shard.folders import Folders
 from shard.membership import Membership
 from shard.rebuilder import Outside
@@ -29,6 +29,7 @@ from shard.replay import Replay
 from shard.standing import Way
 from shard.storage_faults import StorageCorrupt
 from shard.surroundings import Surroundings
+from shard.upgrading import LoadedUpgrade
 
 RETRY_S = 2.0
 # Copying a large database again and again would burden the peer as well: each failure in a row doubles the pause.
@@ -79,8 +80,11 @@ class _WriterThread:
 
 
 class Replica:
-    def __init__(self, collection: Collection, shard: int, folders: Folders, around: Surroundings) -> None:
+    def __init__(
+        self, collection: Collection, upgrade: Upgrade | None, shard: int, folders: Folders, around: Surroundings
+    ) -> None:
         self.collection = collection
+        self.upgrade = upgrade
         self.ref = shard_pb2.ReplicaRef(collection_uid=collection.uid, shard=shard)
         self.phase = ReplicaPhase.OPENING
         self.message = ""
@@ -91,6 +95,8 @@ class Replica:
         # Opened and closed on the writer's thread only, so that a cancelled opening is still closed behind it.
         self._engine: Engine | None = None
         self._is_corrupt = False
+        # The registry has something else than the engine follows.
+        self._changed = asyncio.Event()
         self._copying_because = ""
         self._failures = 0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write-{collection.name}-{shard}")
@@ -150,11 +156,11 @@ class Replica:
         if shard is not None and not shard.survived(position.epoch, position.seq) and shard.epoch > position.epoch:
             raise Aborted(f"write {position.epoch}-{position.seq} of {self._title} was discarded by recovery")
 
-    def follow(self, collection: Collection) -> None:
-        """Takes the collection as the registry has it now."""
-        self.collection = collection
-        if self._engine is not None:
-            self._engine.indexer.want(wanted_by(collection))
+    def follow(self, collection: Collection, upgrade: Upgrade | None) -> None:
+        """Takes the collection and its upgrade as the registry has them now. What follows from it happens soon."""
+        if (collection, upgrade) != (self.collection, self.upgrade):
+            self.collection, self.upgrade = collection, upgrade
+            self._changed.set()
 
     # --- The life of the replica --------------------------------------------------------------------------------------
 
@@ -192,29 +198,56 @@ class Replica:
             self._enter(ReplicaPhase.OPENING, "")
         if self._engine is None:
             loop = asyncio.get_running_loop()
-            outside = Outside(
-                self._around.index_reports.reporter(self.collection, self.ref.shard, loop),
-                self._around.build_turns.turn_of(self.collection, self.ref.shard, loop),
-                self._around.build_pace,
-            )
-            await loop.run_in_executor(self._writer, self._open_files, outside)
-            self.follow(self.collection)  # it may have changed meanwhile
+            self._changed.clear()
+            collection, upgrade = self.collection, await self._around.upgrades.loaded(self.collection, self.upgrade)
+            outside = self._outside_of(loop)
+            await loop.run_in_executor(self._writer, self._open_files, collection, upgrade, outside)
         self._is_corrupt = False
         self._enter(ReplicaPhase.REPLAYING, self.message if self._failures else "")
 
-    def _open_files(self, outside: Outside) -> None:
+    def _outside_of(self, loop: asyncio.AbstractEventLoop) -> ReplicaOutside:
+        around, key = self._around, (self.collection.uid, self.ref.shard)
+        reports = around.index_reports.reporter(self.collection, self.ref.shard, loop)
+
+        def of(model: str) -> ModelOutside:
+            turn = around.build_turns.turn_of(key, model, loop)
+            return ModelOutside(Outside(reports.of(model), turn, around.build_pace), lambda: reports.closed(model))
+
+        return ReplicaOutside(of, around.build_pace)
+
+    def _open_files(self, collection: Collection, upgrade: LoadedUpgrade | None, outside: ReplicaOutside) -> None:
         self._folder.prepare()
-        self._engine = Engine.open(self.collection, self._folder, self._around.settings, outside, self._around.observe)
+        settings, observe = self._around.settings, self._around.observe
+        self._engine = Engine.open(collection, upgrade, self._folder, settings, outside, observe)
+
+    async def _follow_registry(self) -> None:
+        """Opens and closes indexes as the registry asks for models, and lets go of vectors that nobody needs any more."""
+        loop = asyncio.get_running_loop()
+        while True:
+            engine = self.engine
+            collection, upgrade = self.collection, self.upgrade
+            try:
+                loaded = await self._around.upgrades.loaded(collection, upgrade)
+            except Unavailable as error:  # searches of the models that are open go on
+                _log.warning(LogEvent.UPGRADE_NOT_FOLLOWED, **self._names(), error=str(error))
+                await asyncio.sleep(RETRY_S)
+                continue
+            await loop.run_in_executor(self._writer, engine.follow, collection, loaded)
+            # Not on the writer's thread: what is to be applied goes between its many small transactions.
+            await asyncio.to_thread(engine.drop_vectors)
+            await self._changed.wait()
+            self._changed.clear()
 
     async def _replay_and_serve(self, replay: Replay) -> Way:
         """Runs until the replay ends with a way on, or it or the index fails."""
         replaying = asyncio.create_task(replay.run())
         serving = asyncio.create_task(self._serve_when_ready(replay))
         trimming = asyncio.create_task(self._trim_regularly())
-        tasks = (replaying, serving, trimming)
+        following = asyncio.create_task(self._follow_registry())
+        tasks = (replaying, serving, trimming, following)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for failed in (serving, trimming):
+            for failed in (serving, trimming, following):
                 if failed.done():
                     failed.result()
             return await replaying

@@ -71,7 +71,7 @@ class BatchSearch:
         clock.tell(len(queries), found)
         times = SearchTimes(started, searched, clock.last, len(queries), found)
         answers = replace(answers, short=answers.short | is_short)
-        return self._told(answers, serving.number if serving is not None else 0, times, parts)
+        return self._told(_counted(answers, cross, parts), serving.number if serving is not None else 0, times)
 
     def widen(self, serving: IndexVersion | None, call: SearchCall, started: float, is_late: IsLate) -> Answers | None:
         """Asks again for more and more candidates, until every query has its hits or it is late. None: the index cannot
@@ -116,7 +116,7 @@ class BatchSearch:
             if not (is_lost or answers.short.any()) or self._source.position.seq == seq:
                 break
         times = SearchTimes(started, searched, time.perf_counter(), len(call.queries), sum(map(len, rows)))
-        return self._told(answers, index_version, times, parts)
+        return self._told(_counted(answers, cross, parts), index_version, times)
 
     def _crossed(self, call: SearchCall) -> CrossBatch | None:
         """None: only the model's own vectors are searched."""
@@ -128,12 +128,8 @@ class BatchSearch:
             cross = self._cross = CrossBatch(crossing)
         return cross
 
-    def _told(self, answers: Answers, index_version: int, times: SearchTimes, parts: Parts | None) -> Answers:
-        documents = self._source.documents
-        answers = replace(answers, documents=documents, index_version=index_version, times=times)
-        if parts is None:
-            return answers
-        return replace(answers, documents_with_vector=len(parts.native), documents_with_other=len(parts.other))
+    def _told(self, answers: Answers, index_version: int, times: SearchTimes) -> Answers:
+        return replace(answers, documents=self._source.documents, index_version=index_version, times=times)
 
     def _finder(
         self,
@@ -180,6 +176,18 @@ class BatchSearch:
             documents = self._source.documents_with_vector(self._model.number)
             return Asked(queries, call, matches, documents, in_order, self._plain)
         return Asked(queries, call, matches, len(parts), in_order, cross.scorer())
+
+
+def _counted(answers: Answers, cross: CrossBatch | None, parts: Parts | None) -> Answers:
+    """With the documents that have a vector of either model."""
+    if cross is None or parts is None:
+        return answers
+    return replace(
+        answers,
+        documents_with_vector=len(parts.native),
+        documents_with_other=len(parts.other),
+        other_model=cross.crossing.other_model.name,
+    )
 
 
 def joined(calls: Sequence[SearchCall]) -> FloatArray:

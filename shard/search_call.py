@@ -60,8 +60,8 @@ class ShardHits:
     ordered encoding; attributes, texts and groups are empty unless asked for.
 
     Outside of upgrades the rest is empty. `projected`: one flag per hit. `lacking`: the rows of candidates that lack a vector of the
-    model, those of hits first; `unmigrated` their ids, when asked for. `documents_with_other`: those with a vector of the other
-    model."""
+    model, those of hits first; `unmigrated` their ids, when asked for. `documents_with_other`: those with a vector of
+    `other_model`."""
 
     counts: list[int]
     ids: list[bytes]
@@ -78,3 +78,4 @@ class ShardHits:
     lacking: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     unmigrated: list[bytes] = field(default_factory=list)
     documents_with_other: int = 0
+    other_model: str = ""

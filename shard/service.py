@@ -71,8 +71,8 @@ class ShardService(ShardServicer):
         self, request: shard_pb2.ShardSearchRequest, context: Context | TimeLeft
     ) -> shard_pb2.ShardSearchResponse:
         _, engine = await self._answering(request, context)
-        reading.check_model(engine, request.model, self._watcher.view)
-        return await reading.search(engine, request, remaining_s(context))
+        index = reading.index_of(engine, request.model, self._watcher.view)
+        return await reading.search(engine, index, request, remaining_s(context))
 
     async def SearchStream(  # type: ignore[override]  # the stubs know handlers that yield only
         self, _messages: AsyncIterator[shard_pb2.StreamedSearch], context: Context
@@ -107,7 +107,9 @@ class ShardService(ShardServicer):
         self, request: shard_pb2.VerifyReplicaRequest, context: Context
     ) -> shard_pb2.VerifyReplicaResponse:
         engine = self._host.replica(request.replica).answering()
-        verified = await self._verifier.verify(engine, request.queries, request.k, remaining_s(context))
+        verified = await self._verifier.verify(
+            engine, request.queries, request.k, remaining_s(context), request.model
+        )
         return shard_pb2.VerifyReplicaResponse(
             position=to_wire(verified.content.position),
             content_digest=verified.content.digest,
@@ -188,6 +190,11 @@ class ShardService(ShardServicer):
     ) -> shard_pb2.GetRegistryResponse:
         view = self._watcher.view
         return shard_pb2.GetRegistryResponse(snapshot=serialise(view.snapshot) if view else b"")
+
+    async def GetArtifact(
+        self, request: shard_pb2.GetArtifactRequest, context: Context
+    ) -> shard_pb2.GetArtifactResponse:
+        return shard_pb2.GetArtifactResponse(data=await asyncio.to_thread(self._host.artifact, request.digest))
 
     async def GetServerStatus(
         self, request: shard_pb2.GetServerStatusRequest, context: Context

@@ -15,6 +15,7 @@ from shard.index_reports import IndexReports
 from shard.peers import Peers
 from shard.settings import ShardSettings
 from shard.storage import StorageEvent, ignore
+from shard.upgrade_files import UpgradeFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Surroundings:
     index_reports: IndexReports
     build_turns: BuildTurns
     build_pace: BuildPace
+    upgrades: UpgradeFiles
     # Called after each commit of a replica's database, before anybody hears of it.
     observe: Callable[[StorageEvent], None] = ignore
 

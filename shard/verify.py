@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kintsugi.errors import ResourceExhausted
+from kintsugi.errors import ResourceExhausted, Unavailable
 from shard.content_digest import Content, digest_content
 from shard.engine import Engine
+from shard.model_index import ModelIndex
 from shard.pace import Pace
 from shard.recall import Found, Probe, RecallCheck, run_paced
 
@@ -43,8 +44,8 @@ class Verifier:
         self._thread = ThreadPoolExecutor(1, "verify")
         self._is_busy = False
 
-    async def verify(self, engine: Engine, queries: int, k: int, timeout_s: float) -> Verified:
-        """Raises ResourceExhausted while another check runs, StorageCorrupt for a replica that contradicts itself,
+    async def verify(self, engine: Engine, queries: int, k: int, timeout_s: float, model: str = "") -> Verified:
+        """Measures the index of `model`, or of the serving one. Raises ResourceExhausted while another check runs, StorageCorrupt for a replica that contradicts itself,
         Unavailable when it closes or has no index, DeadlineExceeded."""
         if self._is_busy:
             raise ResourceExhausted(
@@ -54,20 +55,20 @@ class Verifier:
             )
         self._is_busy = True
         try:
-            return await self._verify(engine, queries, k, self._clock() + min(timeout_s, _MAX_S))
+            return await self._verify(_index(engine, model), engine, queries, k, self._clock() + min(timeout_s, _MAX_S))
         finally:
             self._is_busy = False
 
-    async def _verify(self, engine: Engine, queries: int, k: int, deadline: float) -> Verified:
+    async def _verify(self, index: ModelIndex, engine: Engine, queries: int, k: int, deadline: float) -> Verified:
         def pace() -> Pace:
             return Pace(_SHARE, engine.closing, deadline)
 
         content = await run_paced(
-            self._thread, lambda pace: digest_content(engine.storage, engine.model.number, queries, pace.step), pace()
+            self._thread, lambda pace: digest_content(engine.storage, index.model.number, queries, pace.step), pace()
         )
-        check = RecallCheck(engine.storage, engine.indexer, engine.searcher, self._thread, pace)
+        check = RecallCheck(index.source, index.indexer, index.searcher, self._thread, pace)
         found = await check.measure([Probe(query, k) for query in content.drawn])
-        serving = engine.indexer.serving
+        serving = index.indexer.serving
         return Verified(
             content,
             index_version=max((one.index_version for one in found), default=serving.number if serving else 0),
@@ -80,3 +81,10 @@ class Verifier:
 def _mean(found: list[Found]) -> float:
     values = [one.recall for one in found if one.recall is not None]
     return float(np.mean(values)) if values else 0.0
+
+
+def _index(engine: Engine, model: str) -> ModelIndex:
+    index = engine.models.get(model) if model else engine.serving
+    if index is None:
+        raise Unavailable(f"there is no index of model {model} here", reason="NO_INDEX")
+    return index

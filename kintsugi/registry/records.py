@@ -100,6 +100,8 @@ class Collection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     encoding_requests: int = 0
     # Models that take neither queries nor writes any more. Some of their vectors may still be stored.
     retired: tuple[str, ...] = ()
+    # Those of them whose vectors are gone for good.
+    dropped: tuple[str, ...] = ()
 
     @property
     def live_models(self) -> tuple[Model, ...]:

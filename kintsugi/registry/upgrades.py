@@ -84,7 +84,14 @@ def collection_after(collection: Collection, upgrade: Upgrade) -> Collection:
         retired.add(old)
     if upgrade.state is _S.PLANNED:
         retired = set(collection.retired)
-    return msgspec.structs.replace(collection, models=models, serving_model=serving, retired=tuple(sorted(retired)))
+    dropped = {*collection.dropped, old} if upgrade.state is _S.FINISHED else collection.dropped
+    return msgspec.structs.replace(
+        collection,
+        models=models,
+        serving_model=serving,
+        retired=tuple(sorted(retired)),
+        dropped=tuple(sorted(dropped)),
+    )
 
 
 def indexed_models(collection: Collection, upgrade: Upgrade | None) -> tuple[Model, ...]:

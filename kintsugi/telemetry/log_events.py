@@ -38,6 +38,7 @@ class LogEvent(Name):
     REPLAY_OUT_OF_STEP = "replay_out_of_step", "a replica and its log disagree; the fields say how it goes on"
     LEFTOVER_LOG_REMOVED = "leftover_log_removed", "a log that no collection has was removed from Redis"
     HOLD_BROKEN = "hold_broken", "a log kept too much for a joining replica and no longer waits for it; it starts over"
+    UPGRADE_MOVED = "upgrade_moved", "an upgrade went on by itself, because the replicas had reached what its state waits for"
     TRIM_POSTPONED = "trim_postponed", "the journal was not trimmed; tried again"
     ATTRIBUTES_INDEXING = "attributes_indexing", "a database of an earlier release gets its attribute index as it opens"
     ATTRIBUTES_INDEXED = "attributes_indexed", "the attribute index is complete"
@@ -47,6 +48,8 @@ class LogEvent(Name):
         "index_report_postponed",
         "the registry did not take the state of an index version; tried again",
     )
+    UPGRADE_NOT_FOLLOWED = "upgrade_not_followed", "an artifact of an upgrade cannot be read; tried again"
+    ARTIFACT_NOT_CACHED = "artifact_not_cached", "Redis did not take an artifact back; tried again by the next reader"
     BUILD_POSTPONED = "build_postponed", "a replica could not ask for its turn to build; tried again"
     INDEX_BUILD_STARTED = "index_build_started", "an index version is being built"
     INDEX_BUILT = "index_built", "an index version was built and measured"

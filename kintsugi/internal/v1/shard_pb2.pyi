@@ -665,10 +665,13 @@ class VerifyReplicaRequest(_message.Message):
     REPLICA_FIELD_NUMBER: _builtins.int
     QUERIES_FIELD_NUMBER: _builtins.int
     K_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     queries: _builtins.int
     """The sampled queries. Required."""
     k: _builtins.int
     """The hits per query. Required."""
+    model: _builtins.str
+    """The name of the model whose index is measured. If not set: the serving one."""
     @_builtins.property
     def replica(self) -> Global___ReplicaRef:
         """Required."""
@@ -679,10 +682,11 @@ class VerifyReplicaRequest(_message.Message):
         replica: Global___ReplicaRef | None = ...,
         queries: _builtins.int = ...,
         k: _builtins.int = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["k", b"k", "queries", b"queries", "replica", b"replica"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["k", b"k", "model", b"model", "queries", b"queries", "replica", b"replica"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

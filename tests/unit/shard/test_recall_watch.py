@@ -48,9 +48,8 @@ async def watched(open_replica):
         searcher.start()
         replica.put(dict(enumerate(stored)))
         await replica.caught_up(indexer)
-        engine = SimpleNamespace(
-            storage=replica.storage, indexer=indexer, searcher=searcher, recall=recall, closing=threading.Event()
-        )
+        index = SimpleNamespace(source=replica.storage, indexer=indexer, searcher=searcher, recall=recall)
+        engine = SimpleNamespace(models={"m": index}, closing=threading.Event())
         hosted = SimpleNamespace(engine=engine, collection=SimpleNamespace(name="docs"), ref=SimpleNamespace(shard=0))
         windows = Windows()
         running = asyncio.create_task(RecallWatch(lambda: [hosted], 30, windows.sleep).run())
@@ -61,7 +60,7 @@ async def watched(open_replica):
             # A search is noted behind its answer, but before the next one is taken up.
             await searcher.search(SearchCall(stored[:1], 1, is_live=False))
 
-        yield SimpleNamespace(engine=engine, windows=windows, search=search, running=running)
+        yield SimpleNamespace(engine=engine, index=index, windows=windows, search=search, running=running)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await asyncio.to_thread(searcher.close)
@@ -71,40 +70,40 @@ async def test_live_searches_are_measured(watched):
     """After a window the recall of its searches is known, and their repetition is not sampled itself."""
     await watched.search(15)
     await watched.windows.end()
-    known = watched.engine.recall.recall
-    assert (known.index_version, known.all.recall) == (watched.engine.indexer.serving.number, 1.0)
+    known = watched.index.recall.recall
+    assert (known.index_version, known.all.recall) == (watched.index.indexer.serving.number, 1.0)
     assert known.all.queries == 15
-    assert watched.engine.recall.take() == []
+    assert watched.index.recall.take() == []
 
 
 async def test_a_worse_index_shows(watched):
     """What the index lost is missed by the searches of the next window."""
-    watched.engine.indexer.serving.index.remove(np.arange(1, 201, dtype=np.uint64))
+    watched.index.indexer.serving.index.remove(np.arange(1, 201, dtype=np.uint64))
     await watched.search(20)
     await watched.windows.end()
-    assert watched.engine.recall.recall.all.recall < 0.8
+    assert watched.index.recall.recall.all.recall < 0.8
 
 
 async def test_without_searches_nothing_is_done(watched):
     """An idle replica is not scanned."""
     await watched.windows.end()
-    assert watched.engine.recall.recall.all is None
+    assert watched.index.recall.recall.all is None
 
 
 async def test_a_defect_does_not_end_the_watch(watched):
     """The samples are dropped, the next ones are measured."""
-    storage, watched.engine.storage = watched.engine.storage, None
+    source, watched.index.source = watched.index.source, None
     await watched.search(5)
     await watched.windows.end()
     watched.engine.closing.set()
-    watched.engine.storage = storage
+    watched.index.source = source
     await watched.search(5)
     await watched.windows.end()
-    assert watched.engine.recall.recall.all is None
+    assert watched.index.recall.recall.all is None
     watched.engine.closing.clear()
     await watched.search(5)
     await watched.windows.end()
-    assert watched.engine.recall.recall.all.recall == 1.0
+    assert watched.index.recall.recall.all.recall == 1.0
 
 
 async def test_it_can_be_off():

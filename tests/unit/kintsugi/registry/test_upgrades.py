@@ -86,6 +86,7 @@ def test_what_a_state_means_for_requests_and_replicas(state, models, serving, li
     assert (names(after.models), after.serving_model, names(after.live_models)) == (models, serving, live)
     assert names(indexed_models(after, at(state))) == indexed
     assert is_mapped(at(state)) == mapped
+    assert after.dropped == (("old",) if state is UpgradeState.FINISHED else ())
 
 
 def test_a_plan_that_is_given_up_leaves_the_collection_as_it_was():

@@ -67,7 +67,8 @@ class Server:
 
     def open(self, collection=COLLECTION, number=0):
         loop = asyncio.get_running_loop()
-        return self.turns.turn_of(collection, number, loop), self.reports.reporter(collection, number, loop)
+        reports = self.reports.reporter(collection, number, loop)
+        return self.turns.turn_of((collection.uid, number), "m", loop), reports.of("m")
 
     def asks(self, turn, version, encoding="i8"):
         return turn.ask(version, encoding, lambda: self.woken.append(version))

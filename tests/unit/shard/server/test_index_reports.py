@@ -49,7 +49,7 @@ async def reports(store):
 @pytest.fixture
 def opened(reports):
     """Opens the replica: the callback that its indexer gets."""
-    return lambda: reports.reporter(COLLECTION, 0, asyncio.get_running_loop())
+    return lambda: reports.reporter(COLLECTION, 0, asyncio.get_running_loop()).of(COLLECTION.serving_model)
 
 
 @pytest.fixture

@@ -1,0 +1,47 @@
+"""Loads upgrades with their artifacts, once for all replicas of this server."""
+
+import asyncio
+from collections.abc import Iterable
+
+from kintsugi.errors import Unavailable
+from kintsugi.projections.artifact import ArtifactInvalid
+from kintsugi.registry.records import Collection, Upgrade, UpgradeState
+from shard.artifacts import Artifacts
+from shard.upgrading import LoadedUpgrade, loaded
+
+# Before, nothing of it is searched; after, nothing is missing.
+_NEEDS_NOTHING = frozenset({UpgradeState.PLANNED, UpgradeState.FINISHED})
+
+
+class UpgradeFiles:
+    def __init__(self, artifacts: Artifacts) -> None:
+        self._artifacts = artifacts
+        # By the collection's uid: the last one.
+        self._loaded: dict[str, LoadedUpgrade] = {}
+
+    def held(self, digest: str) -> bytes:
+        """An artifact that this server holds. Blocks. Raises NotFound."""
+        return self._artifacts.held(digest)
+
+    def forget_all_but(self, upgrades: Iterable[Upgrade]) -> None:
+        """Removes the artifacts that no upgrade names. Blocks."""
+        self._artifacts.forget_all_but({digest for upgrade in upgrades for digest in upgrade.artifacts})
+
+    async def loaded(self, collection: Collection, record: Upgrade | None) -> LoadedUpgrade | None:
+        """The upgrade as replicas need it; None when they need nothing of it. Raises Unavailable while an artifact cannot be
+        read."""
+        if record is None or (
+            record.state is UpgradeState.ROLLED_BACK and collection.model(record.new_model.name) is None
+        ):
+            return None
+        files = {digest: await self._artifacts.get(digest) for digest in record.artifacts}
+        if record.state in _NEEDS_NOTHING:
+            return None
+        known = self._loaded.get(collection.uid)
+        if known is None or known.record.artifacts != record.artifacts:
+            try:
+                known = await asyncio.to_thread(loaded, record, collection, files)
+            except ArtifactInvalid as error:
+                raise Unavailable(f"an artifact of the upgrade of {collection.name} {error}") from error
+        self._loaded[collection.uid] = known = known.at(record)
+        return known
