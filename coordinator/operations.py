@@ -56,13 +56,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A validated request of `size` items. `refused` tells the items that were refused alone, and why (bulk only)."""
+    """A validated request of `size` items. `refused` tells the items that were refused alone, and why (bulk only). `revision` is
+    that of the registry that it was validated against, None when no change of the registry matters to it."""
 
     collection: Collection
     options: Options
     size: int
     operations: Sequence[Operation]
     refused: Mapping[int, str]
+    revision: int | None = None
 
     def parts(self) -> list[Part]:
         by_shard: dict[int, list[Operation]] = {}

@@ -2,13 +2,15 @@
 
 1. Nothing is written before all of the request is known to be valid.
 2. Each shard's part is logged whole, once per request id, through whichever coordinator the request is repeated.
-3. An answer never claims more than the replicas said.
+3. A write that a fenced log takes for out of date is validated again with the present registry, once.
+4. An answer never claims more than the replicas said.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from coordinator import validate
@@ -20,7 +22,7 @@ from coordinator.operations import Level, Part, Write
 from coordinator.shard_log import ShardLogs
 from coordinator.views import Views
 from kintsugi.errors import FailedPrecondition, KintsugiError
-from kintsugi.log.append import AppendRequest
+from kintsugi.log.append import REGISTRY_BEHIND, AppendRequest
 from kintsugi.registry.records import Collection
 from kintsugi.telemetry import metric_names, metrics
 from kintsugi.telemetry.trace_names import SpanEvent
@@ -61,12 +63,10 @@ class Writes:
         return self._group_commit.pending_bytes
 
     async def upsert(self, request: documents_pb2.UpsertRequest, deadline: Deadline) -> documents_pb2.WriteResponse:
-        write = await self._validated(validate.upsert, request, deadline)
-        return answer(write, await self._written(write, deadline))
+        return await self._answered(validate.upsert, request, deadline)
 
     async def delete(self, request: documents_pb2.DeleteRequest, deadline: Deadline) -> documents_pb2.WriteResponse:
-        write = await self._validated(validate.delete, request, deadline)
-        return answer(write, await self._written(write, deadline))
+        return await self._answered(validate.delete, request, deadline)
 
     async def validated_chunk(self, request: documents_pb2.UpsertRequest, deadline: Deadline) -> Write:
         """The first half of a bulk chunk; raises for what concerns the whole call."""
@@ -90,13 +90,32 @@ class Writes:
         await self._group_commit.close()
         self._validator.shutdown(wait=False, cancel_futures=True)
 
+    async def _answered(
+        self, check: Callable[[Request, Collection], Write], request: Request, deadline: Deadline
+    ) -> documents_pb2.WriteResponse:
+        write = await self._validated(check, request, deadline)
+        outcomes = await self._written(write, deadline)
+        if write.revision is not None and any(map(_is_behind, outcomes)):
+            await self._views.refreshed(deadline, revision=write.revision + 1)
+            # Shards that took their part recognise it by the request id.
+            request.request_id = write.options.request_id
+            try:
+                write = await self._validated(check, request, deadline)
+                outcomes = await self._written(write, deadline)
+            except KintsugiError as error:
+                outcomes = [replace(one, error=error) if _is_behind(one) else one for one in outcomes]
+        return answer(write, outcomes)
+
     async def _validated(
         self, check: Callable[[Request, Collection], Write], request: Request, deadline: Deadline
     ) -> Write:
-        _, collection = await self._views.collection(request.collection, deadline)
+        view, collection = await self._views.collection(request.collection, deadline)
         if request.ByteSize() <= _INLINE_BYTES:
-            return check(request, collection)
-        return await asyncio.get_running_loop().run_in_executor(self._validator, check, request, collection)
+            write = check(request, collection)
+        else:
+            running = asyncio.get_running_loop()
+            write = await running.run_in_executor(self._validator, check, request, collection)
+        return replace(write, revision=view.snapshot.revision)
 
     async def _written(self, write: Write, deadline: Deadline) -> list[PartOutcome]:
         parts = write.parts()
@@ -118,7 +137,7 @@ class Writes:
 
     async def _write_part(self, write: Write, part: Part, written_at_us: int, deadline: Deadline) -> PartOutcome:
         key = (write.collection.uid, part.shard)
-        request = AppendRequest(write.options.request_id, part.payloads(written_at_us), part.content)
+        request = AppendRequest(write.options.request_id, part.payloads(written_at_us), part.content, write.revision)
         seconds, started, stages = _ACKNOWLEDGED[write.options.level], time.perf_counter(), Stages()
         try:
             logged = await self._group_commit.append(key, request, deadline)
@@ -135,3 +154,7 @@ class Writes:
         stages.reached(SpanEvent.ACKNOWLEDGE, shard=part.shard)
         seconds.observe(time.perf_counter() - started)
         return PartOutcome(part, position=logged.last, records=records)
+
+
+def _is_behind(outcome: PartOutcome) -> bool:
+    return outcome.error is not None and outcome.error.reason == REGISTRY_BEHIND

@@ -1,7 +1,7 @@
 -- Appends a group of requests. KEYS: head, log, positions, then one key per request.
 -- ARGV: incarnation, epoch, floor seq, floor digest, byte bound, milliseconds to remember request ids, number of
--- requests, server life that the floor was learnt in (empty: any); then per request: request id, content digest, number
--- of payloads, and per payload its SHA-1 and itself.
+-- requests, server life that the floor was learnt in (empty: any); then per request: request id, content digest, registry
+-- revision it was checked against (empty: does not matter), number of payloads, and per payload its SHA-1 and itself.
 -- Replies {refusal, detail} or {'OK', one reply per request}.
 
 -- Every replica can still find the entry at its own position: the trim keeps the lowest one itself.
@@ -89,19 +89,22 @@ local cursor = 9
 
 for request = 1, tonumber(ARGV[7]) do
   local key, request_id, content = KEYS[3 + request], ARGV[cursor], ARGV[cursor + 1]
-  local payloads = tonumber(ARGV[cursor + 2])
+  local revision, payloads = tonumber(ARGV[cursor + 2]), tonumber(ARGV[cursor + 3])
   local reply = earlier(head, key, content)
+  if not reply and revision and revision < head.fence then
+    reply = {'BEHIND', decimal(head.fence)}
+  end
   if not reply then
     local size = 0
     for i = 1, payloads do
-      size = size + #ARGV[cursor + 2 + 2 * i] + ENTRY_OVERHEAD_BYTES
+      size = size + #ARGV[cursor + 3 + 2 * i] + ENTRY_OVERHEAD_BYTES
     end
     if kept + size > max_bytes then
       reply = {'FULL', decimal(kept), decimal(size)}
     else
       local first_seq = head.seq + 1
       for i = 1, payloads do
-        add_entry(head, ARGV[cursor + 2 + 2 * i], ARGV[cursor + 1 + 2 * i], request_id)
+        add_entry(head, ARGV[cursor + 3 + 2 * i], ARGV[cursor + 2 + 2 * i], request_id)
       end
       kept = kept + size
       written = true
@@ -111,7 +114,7 @@ for request = 1, tonumber(ARGV[7]) do
     end
   end
   replies[request] = reply
-  cursor = cursor + 3 + 2 * payloads
+  cursor = cursor + 4 + 2 * payloads
 end
 
 if written then

@@ -7,13 +7,15 @@ Guarantees
      lost entries: it ends before the floor, has another entry there, or does not end where its head says. A floor that
      was learnt before the server restarted or failed over does not count.
   3. A log never outgrows its byte bound, and only what every position has passed is trimmed.
-  4. A call whose reply got lost is repeated as it was; when time runs out, the outcome is reported as unknown.
+  4. Behind a fence, no request is appended that was checked against a registry of a lower revision.
+  5. A call whose reply got lost is repeated as it was; when time runs out, the outcome is reported as unknown.
 
 Reasons of the errors
   LOG_MISSING, EPOCH_MOVED, LOG_RESTORING, LOG_BEHIND, SERVER_CHANGED  refused, nothing was written (Unavailable)
   NOT_WRITTEN          Redis did not take the call, nothing was written (Unavailable)
   OUTCOME_UNKNOWN      it may have been written (Unavailable or DeadlineExceeded); repeating the request tells
   LOG_FULL             of one request (ResourceExhausted)
+  REGISTRY_BEHIND      of one request, which must be checked against a newer registry (Unavailable)
   LARGER_THAN_LOG      of one request, which could never be written (InvalidArgument)
   REQUEST_ID_REUSED    of one request (InvalidArgument)
 
@@ -45,6 +47,7 @@ from kintsugi.redis_client import REDIS_EXCEPTIONS, RedisClient, redis_errors
 
 OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
 NOT_WRITTEN = "NOT_WRITTEN"
+REGISTRY_BEHIND = "REGISTRY_BEHIND"
 
 REQUEST_MEMORY_MS = 600_000
 # Replicas report their positions several times a second, after which there is room again.
@@ -53,6 +56,7 @@ _REPEAT_DELAY_S = 0.05
 
 _APPEND = log_script("append.lua")
 _CREATE = log_script("create.lua")
+_FENCE = log_script("fence.lua")
 _SERVER = log_script("server.lua")
 
 _REFUSALS = {
@@ -83,11 +87,13 @@ class LogTarget:
 @dataclass(frozen=True, slots=True)
 class AppendRequest:
     """Payloads that belong together. `content` (20 bytes) identifies what is asked for when a request id comes again:
-    give records.content_digest of the bodies, so that the time of writing is no part of it."""
+    give records.content_digest of the bodies, so that the time of writing is no part of it. `revision` is that of the registry
+    that it was checked against, None when no change of the registry matters to it."""
 
     request_id: str
     payloads: Sequence[bytes]
     content: bytes = b""
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,19 @@ class LogWriter:
         """Deletes a log. The request ids it remembers expire by themselves."""
         with redis_errors(f"dropping log {uid}/{shard}"):
             await self._client.execute_command("UNLINK", *shard_keys(self._keys, uid, shard))
+
+    async def fence(self, uid: str, shard: int, incarnation: int, epoch: int, revision: int) -> int:
+        """Refuses requests from now on that were checked against a registry before `revision`. Returns the last sequence number
+        that is not behind the fence. A log that is restored afterwards has forgotten it. Raises Unavailable with the reason
+        LOG_MISSING, EPOCH_MOVED or LOG_RESTORING for another log than was meant."""
+        with redis_errors(f"fencing log {uid}/{shard}"):
+            reply: list[bytes] = await _FENCE.run(
+                self._client, shard_keys(self._keys, uid, shard), [incarnation, epoch, revision]
+            )
+        status = reply[0].decode()
+        if status != "OK":
+            raise Unavailable(f"log {uid}/{shard} {_REFUSALS[status]}, it was not fenced", reason=status)
+        return int(reply[1])
 
     async def server(self, uid: str, shard: int) -> str:
         """Names the present life of the server that holds a log: it changes with every restart and failover."""
@@ -210,7 +229,8 @@ class LogWriter:
                 raise InvalidArgument("payloads", "is empty", "must have at least one")
             digests = [payload_digest(payload) for payload in request.payloads]
             content = request.content or sha1(b"".join(digests), usedforsecurity=False).digest()
-            args += [request.request_id, content, len(digests)]
+            revision = "" if request.revision is None else request.revision
+            args += [request.request_id, content, revision, len(digests)]
             for digest, payload in zip(digests, request.payloads, strict=True):
                 args += [digest, payload]
         return args
@@ -255,6 +275,13 @@ def _result(
                 f"{request.request_id!r} was used for another content",
                 "must be unique per distinct request",
                 reason="REQUEST_ID_REUSED",
+            )
+        case [b"BEHIND", fence] if not uncertain:
+            return Unavailable(
+                f"request {request.request_id!r} was checked against revision {request.revision} of the registry, {target} "
+                f"takes those of {int(fence)} and later",
+                reason=REGISTRY_BEHIND,
+                retry_delay_s=_REPEAT_DELAY_S,
             )
         case [b"FULL", _, size] if not uncertain and int(size) > max_log_bytes:
             return InvalidArgument(

@@ -1,6 +1,7 @@
 -- What the scripts share about a log: KEYS[1] is its head, KEYS[2] its stream, KEYS[3] its positions.
 -- The head is a hash: incarnation, epoch, state (open or restoring), seq and digest of the last entry, bytes ever
--- appended in this epoch, base_seq and base_digest of what came before the stream's first entry.
+-- appended in this epoch, base_seq and base_digest of what came before the stream's first entry, and fence, the least
+-- registry revision that the writer of a request must know (absent: any).
 -- An entry has the id epoch-seq and, in this order, the fields p (payload), d (digest), b (bytes appended before it
 -- in this epoch), r (request id).
 
@@ -11,13 +12,14 @@ local MAX_TRIMMED_ENTRIES = 20000
 
 local function read_head()
   local field = redis.call('HMGET', KEYS[1], 'incarnation', 'epoch', 'state', 'seq', 'digest', 'bytes',
-    'base_seq', 'base_digest')
+    'base_seq', 'base_digest', 'fence')
   if not field[1] then
     return nil
   end
   return {
     incarnation = tonumber(field[1]), epoch = tonumber(field[2]), state = field[3], seq = tonumber(field[4]),
     digest = field[5], bytes = tonumber(field[6]), base_seq = tonumber(field[7]), base_digest = field[8],
+    fence = tonumber(field[9] or 0),
   }
 end
 

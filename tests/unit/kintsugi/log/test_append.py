@@ -296,3 +296,57 @@ async def test_scripts_survive_a_script_flush(log, redis):
     await log.append(b"a")
     await redis.script_flush()
     assert (await log.append(b"b")).first_seq == 2
+
+
+async def checked_at(log, revision, request_id="r"):
+    """Appends a request that was checked against a revision of the registry."""
+    (result,) = await log.writer.append(log.target(), [AppendRequest(request_id, [b"x"], revision=revision)], 5.0)
+    return result
+
+
+async def test_a_fence_refuses_requests_of_earlier_registries(log):
+    """Those of its revision and later pass, and those to which no change of the registry matters."""
+    await log.append(b"before")
+    assert await log.writer.fence(UID, SHARD, 1, 1, 7) == 1
+    refused = await checked_at(log, 6)
+    assert isinstance(refused, Unavailable)
+    assert refused.reason == "REGISTRY_BEHIND"
+    assert len(await log.entries()) == 1
+    assert (await checked_at(log, 7)).first_seq == 2
+    assert (await checked_at(log, None, "other")).first_seq == 3
+
+
+async def test_a_fence_refuses_alone(log):
+    """Other requests of its group are written."""
+    await log.writer.fence(UID, SHARD, 1, 1, 7)
+    group = [AppendRequest("a", [b"1", b"2"], revision=6), AppendRequest("b", [b"3"], revision=7)]
+    behind, written = await log.writer.append(log.target(), group, 5.0)
+    assert behind.reason == "REGISTRY_BEHIND"
+    assert (written.first_seq, [entry.payload for entry in await log.entries()]) == (1, [b"3"])
+
+
+async def test_a_fence_does_not_undo_what_was_written_before(log):
+    """The repetition of an earlier request gets its numbers, whatever registry it was checked against."""
+    first = await checked_at(log, 6)
+    await log.writer.fence(UID, SHARD, 1, 1, 7)
+    again = await checked_at(log, 6)
+    assert (again.first_seq, again.repeated) == (first.first_seq, True)
+
+
+async def test_a_fence_is_never_lowered(log):
+    """A coordinator that comes late with an earlier one changes nothing."""
+    await log.writer.fence(UID, SHARD, 1, 1, 7)
+    await log.writer.fence(UID, SHARD, 1, 1, 5)
+    assert (await checked_at(log, 6)).reason == "REGISTRY_BEHIND"
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"), [((1, 2), "EPOCH_MOVED"), ((2, 1), "EPOCH_MOVED"), ((1, 1), "LOG_MISSING")]
+)
+async def test_only_the_log_that_is_meant_is_fenced(log, where, reason):
+    """Another one, or none, is refused."""
+    if reason == "LOG_MISSING":
+        await log.writer.drop(UID, SHARD)
+    with pytest.raises(Unavailable) as raised:
+        await log.writer.fence(UID, SHARD, *where, 7)
+    assert raised.value.reason == reason
