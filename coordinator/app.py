@@ -16,6 +16,7 @@ from coordinator.housekeeping import Housekeeping, Patience
 from coordinator.identity import member_id
 from coordinator.leftovers import Leftovers
 from coordinator.loss import AcceptLoss
+from coordinator.next_documents import NextDocuments
 from coordinator.observing import Observing
 from coordinator.reading import ReadSettings, build_reading
 from coordinator.replica_calls import ReplicaCalls
@@ -23,9 +24,14 @@ from coordinator.search_streams import SearchStreams
 from coordinator.services.cluster import ClusterService
 from coordinator.services.collections import CollectionsService
 from coordinator.services.documents import DocumentsService
+from coordinator.services.upgrades import UpgradesService
 from coordinator.settings import CoordinatorSettings
 from coordinator.shard_log import ShardLogs
+from coordinator.shards import ShardCalls
 from coordinator.status import Status
+from coordinator.upgrade_driver import UpgradeDriver
+from coordinator.upgrade_reports import UpgradeReports
+from coordinator.upgrades import Upgrades
 from coordinator.verify import Verify
 from coordinator.views import Views
 from coordinator.writes import Writes
@@ -41,6 +47,7 @@ from kintsugi.log.read import Head, LogReader
 from kintsugi.machine import machine_status
 from kintsugi.position import Position
 from kintsugi.redis_client import RedisClient, check_server, connect
+from kintsugi.registry.artifacts import ArtifactCache
 from kintsugi.registry.enrolment import Enrolment
 from kintsugi.registry.file import NAME as REGISTRY_FILE
 from kintsugi.registry.file import RegistryFile
@@ -56,6 +63,7 @@ from kintsugi.v1.cluster_pb2_grpc import add_ClusterServicer_to_server
 from kintsugi.v1.collections_pb2_grpc import add_CollectionsServicer_to_server
 from kintsugi.v1.documents_pb2_grpc import add_DocumentsServicer_to_server
 from kintsugi.v1.search_pb2_grpc import add_SearchServicer_to_server
+from kintsugi.v1.upgrades_pb2_grpc import add_UpgradesServicer_to_server
 from kintsugi.version import VERSION
 
 REGISTRY_PATIENCE_S = 10.0
@@ -77,6 +85,7 @@ class Parts:
     observing: Observing
     housekeeping: Housekeeping
     leftovers: Leftovers
+    driver: UpgradeDriver
     streams: SearchStreams
     server: RpcServer
 
@@ -131,9 +140,15 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
     server.add(add_SearchServicer_to_server, reading.search_service)
     cluster = ClusterService(status, AcceptLoss(watcher, calls, verify), Verify(views, calls), time.monotonic)
     server.add(add_ClusterServicer_to_server, cluster)
+    artifacts = ArtifactCache(redis, keys)
+    reports = UpgradeReports(watcher, views, calls, artifacts)
+    driver = UpgradeDriver(watcher, reports, log, artifacts, _now_us)
+    pulls = NextDocuments(views, ShardCalls(lambda address: ShardStub(channels.get(address))))
+    upgrades = UpgradesService(Upgrades(watcher, views, reports, artifacts, _now_us), pulls, time.monotonic)
+    server.add(add_UpgradesServicer_to_server, upgrades)
     observing = Observing(reading.admission, writes)
     parts = (settings, member, lifecycle, channels, redis, store, watcher)
-    return Parts(*parts, writes, observing, housekeeping, leftovers, reading.streams, server)
+    return Parts(*parts, writes, observing, housekeeping, leftovers, driver, reading.streams, server)
 
 
 def _assemble_writes(
@@ -164,6 +179,7 @@ async def serve(settings: CoordinatorSettings, stop: asyncio.Event) -> None:
                 enrolment.run(),
                 parts.housekeeping.run(),
                 parts.leftovers.run(),
+                parts.driver.run(),
                 parts.watcher.run(asyncio.Event()),
                 _close_unused_channels(parts),
                 _serve_when_known(parts),

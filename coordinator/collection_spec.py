@@ -2,6 +2,8 @@
 
 import re
 
+import msgspec
+
 from coordinator import encodings
 from kintsugi import limits
 from kintsugi.ann import wire
@@ -40,7 +42,7 @@ def parse(spec: collections_pb2.CollectionSpec, defaults: Defaults, *, uid: str,
         raise InvalidArgument("spec.stored_element_type", f"is {spec.stored_element_type}", "must be F32 or F16")
     if len(spec.models) != 1:
         raise InvalidArgument("spec.models", f"has {len(spec.models)} entries", "must have exactly one")
-    model = _model(spec.models[0], metric, spec.metric)
+    model = parse_model(spec.models[0], metric, "spec.models[0]", number=1)
     return Collection(
         uid=uid,
         name=spec.name,
@@ -56,10 +58,12 @@ def parse(spec: collections_pb2.CollectionSpec, defaults: Defaults, *, uid: str,
 
 
 def is_same(created: Collection, wanted: Collection) -> bool:
-    """Whether a collection is what a specification asks for. Its encoding counts until it is changed for the first time:
-    a script that creates its collections may be repeated after they were encoded anew."""
+    """Whether a collection is what a specification asks for. Its encoding counts until it is changed for the first time, and
+    each of its models may be the one that it was created with: a script that creates its collections may be repeated after
+    they were encoded anew or upgraded."""
     as_created = created.encoding_requests > 0 or created.encoding == wanted.encoding
-    return as_created and _specification(created) == _specification(wanted)
+    models = [msgspec.structs.replace(model, number=1) for model in created.models]
+    return as_created and wanted.models[0] in models and _specification(created) == _specification(wanted)
 
 
 def check_name(name: str, field: str) -> str:
@@ -73,7 +77,7 @@ def to_message(collection: Collection) -> collections_pb2.Collection:
             shards=collection.shards,
             replicas=collection.replicas,
             metric=_METRIC_NUMBERS[collection.metric],
-            models=[_model_message(model) for model in collection.models],
+            models=[model_message(model) for model in collection.models],
             stored_element_type=_STORED_NUMBERS[collection.stored],
             encoding=None if collection.encoding.is_automatic else wire.to_message(collection.encoding),
         ),
@@ -85,34 +89,9 @@ def to_message(collection: Collection) -> collections_pb2.Collection:
     return message
 
 
-def _specification(collection: Collection) -> tuple[object, ...]:
-    return (
-        collection.name,
-        collection.shards,
-        collection.replicas,
-        collection.metric,
-        collection.stored,
-        collection.models,
-    )
-
-
-def _bounded(value: int, most: int, field: str) -> int:
-    if not 1 <= value <= most:
-        raise InvalidArgument(field, f"is {value}", f"must be 1 to {most}")
-    return value
-
-
-def _name(name: str, field: str, pattern: re.Pattern[str], characters: str) -> str:
-    bound = f"must be 1 to {limits.MAX_NAME_CHARACTERS} characters of {characters}, starting with a letter or digit"
-    if len(name) > limits.MAX_NAME_CHARACTERS:
-        raise InvalidArgument(field, f"has {len(name)} characters", bound)
-    if not pattern.fullmatch(name):
-        raise InvalidArgument(field, f"is {name!r}", bound)
-    return name
-
-
-def _model(model: types_pb2.Model, metric: Metric, metric_number: int) -> Model:
-    field = "spec.models[0]"
+def parse_model(model: types_pb2.Model, metric: Metric, field: str, *, number: int) -> Model:
+    """The model that `field` of a request declares for a collection of this metric."""
+    metric_number = _METRIC_NUMBERS[metric]
     name = _name(model.name, f"{field}.name", _MODEL_NAME, "a-z, 0-9, '.', '_' and '-'")
     dimension = _bounded(model.dimension, limits.MAX_DIMENSION, f"{field}.dimension")
     if model.metric not in (types_pb2.METRIC_UNSPECIFIED, metric_number):
@@ -131,7 +110,7 @@ def _model(model: types_pb2.Model, metric: Metric, metric_number: int) -> Model:
         if size > most:
             raise InvalidArgument(f"{field}.{part}", f"has {size} bytes", f"must have at most {most}")
     return Model(
-        number=1,
+        number=number,
         name=name,
         dimension=dimension,
         metric=metric,
@@ -143,7 +122,7 @@ def _model(model: types_pb2.Model, metric: Metric, metric_number: int) -> Model:
     )
 
 
-def _model_message(model: Model) -> types_pb2.Model:
+def model_message(model: Model) -> types_pb2.Model:
     return types_pb2.Model(
         name=model.name,
         revision=model.revision,
@@ -154,3 +133,28 @@ def _model_message(model: Model) -> types_pb2.Model:
         document_prefix=model.document_prefix,
         pooling=model.pooling,
     )
+
+
+def _specification(collection: Collection) -> tuple[object, ...]:
+    return (
+        collection.name,
+        collection.shards,
+        collection.replicas,
+        collection.metric,
+        collection.stored,
+    )
+
+
+def _bounded(value: int, most: int, field: str) -> int:
+    if not 1 <= value <= most:
+        raise InvalidArgument(field, f"is {value}", f"must be 1 to {most}")
+    return value
+
+
+def _name(name: str, field: str, pattern: re.Pattern[str], characters: str) -> str:
+    bound = f"must be 1 to {limits.MAX_NAME_CHARACTERS} characters of {characters}, starting with a letter or digit"
+    if len(name) > limits.MAX_NAME_CHARACTERS:
+        raise InvalidArgument(field, f"has {len(name)} characters", bound)
+    if not pattern.fullmatch(name):
+        raise InvalidArgument(field, f"is {name!r}", bound)
+    return name

@@ -81,9 +81,7 @@ class Collections:
     async def create(self, spec: collections_pb2.CollectionSpec, deadline: Deadline) -> Collection:
         defaults = self._views.current().defaults
         wanted = collection_spec.parse(spec, defaults, uid=secrets.token_hex(8), created_at_us=self._now_us())
-        await self._registry.refresh()
-        view = healthy_view(self._registry)
-        self._check_current(view)
+        view = await current_view(self._registry)
         existing = view.collections_by_name.get(wanted.name)
         created = existing if existing is not None else await self._commit(wanted, view)
         if not collection_spec.is_same(created, wanted):
@@ -106,15 +104,13 @@ class Collections:
 
     async def encode(self, name: str, encoding: collections_pb2.Encoding) -> Collection:
         collection_spec.check_name(name, "name")
-        await self._registry.refresh()
-        self._check_current(healthy_view(self._registry))
+        await current_view(self._registry)
         view = await self._registry.update(lambda view: [encodings.asked_for(_named(view, name), encoding)])
         return _named(view, name)
 
     async def delete(self, name: str) -> None:
         collection_spec.check_name(name, "name")
-        await self._registry.refresh()
-        self._check_current(healthy_view(self._registry))
+        await current_view(self._registry)
         deleted: list[Collection] = []
 
         def remove(view: View) -> Sequence[Record | Delete]:
@@ -122,6 +118,7 @@ class Collections:
             deleted[:] = [collection]
             versions = [one for key, found in view.index_versions.items() if key[0] == collection.uid for one in found]
             records: list[Record] = [collection, *view.shards_of(collection), *versions]
+            records += [upgrade] if (upgrade := view.upgrades.get(collection.uid)) else []
             return [Delete(field_of(record)) for record in records]
 
         await self._registry.update(remove)
@@ -151,16 +148,6 @@ class Collections:
             # Nobody names this log any more: what stays behind, leftovers.py removes in time.
             with contextlib.suppress(KintsugiError):
                 await self._logs.drop(collection.uid, number)
-
-    def _check_current(self, view: View) -> None:
-        """A member that acts on a newer registry shows that the one in Redis went back."""
-        newest = max((lease.revision for lease in self._registry.leases.values()), default=0)
-        if newest > view.snapshot.revision:
-            raise Unavailable(
-                f"a member acts on revision {newest} of the registry, redis holds {view.snapshot.revision}",
-                reason="REGISTRY_BEHIND",
-                retry_delay_s=_RETRY_DELAY_S,
-            )
 
     def _live_shard_servers(self, view: View) -> list[str]:
         leases = self._registry.leases
@@ -217,6 +204,20 @@ class Collections:
             for hosted in status.replicas
             if hosted.replica.collection_uid == uid and hosted.status.phase == _SERVING
         }
+
+
+async def current_view(registry: Registry) -> View:
+    """The registry, read anew, when it may be changed. A member that acts on a newer one shows that it went back."""
+    await registry.refresh()
+    view = healthy_view(registry)
+    newest = max((lease.revision for lease in registry.leases.values()), default=0)
+    if newest > view.snapshot.revision:
+        raise Unavailable(
+            f"a member acts on revision {newest} of the registry, redis holds {view.snapshot.revision}",
+            reason="REGISTRY_BEHIND",
+            retry_delay_s=_RETRY_DELAY_S,
+        )
+    return view
 
 
 def _named(view: View, name: str) -> Collection:

@@ -50,6 +50,12 @@ class ReplicaCalls:
         with grpc_errors():
             return await stub.VerifyReplica(request, timeout=timeout_s)
 
+    async def artifact(self, member: str, digest: str) -> bytes:
+        stub = self._stub(member)
+        with grpc_errors():
+            response = await stub.GetArtifact(shard_pb2.GetArtifactRequest(digest=digest), timeout=ASK_TIMEOUT_S)
+        return response.data
+
     def _stub(self, member: str) -> "shard_pb2_grpc.ShardAsyncStub":
         view = self._view()
         members: Mapping[str, Member] = view.members if view else {}
