@@ -18,7 +18,7 @@ from kintsugi.internal.v1 import log_pb2
 from kintsugi.log import records
 from kintsugi.metrics import FloatArray, Metric, StoredType
 from kintsugi.registry.records import Collection, Model
-from kintsugi.v1 import documents_pb2, types_pb2
+from kintsugi.v1 import documents_pb2, types_pb2, upgrades_pb2
 
 # Told of a bad item; raises to refuse the whole request, returns to refuse the item alone.
 OnBadItem = Callable[[int, InvalidArgument], None]
@@ -85,6 +85,38 @@ def delete(request: documents_pb2.DeleteRequest, collection: Collection) -> Writ
     return Write(collection, options, len(request.ids), operations, {})
 
 
+def put_vectors(request: upgrades_pb2.PutVectorsRequest, collection: Collection) -> Write:
+    """Refuses the whole request for one bad vector."""
+    options = write_options(request.acknowledgement, 0, request.request_id)
+    if options.level is Level.LOGGED:
+        raise InvalidArgument("acknowledgement", "is LOGGED", "must be DURABLE or above for vectors")
+    count = len(request.ids)
+    columns.check_count(count, "ids")
+    _check_size(request, "ids")
+    if len(request.versions) != count:
+        raise InvalidArgument("versions", f"has {len(request.versions)} entries", f"must have {count}, one per id")
+    for index, version in enumerate(request.versions):
+        if not version:
+            raise InvalidArgument(f"versions[{index}]", "is 0", "must be at least 1")
+    if not request.model:
+        names = ", ".join(one.name for one in collection.live_models)
+        raise InvalidArgument("model", "is empty", f"must name one of the models {names}")
+    model = _model(request.model, collection, "model")
+    encoded_ids = _encoded_ids(request.ids, "ids[{}]", refuse_request)
+    matrix = columns.unpack_vectors(request.block, "block", dimension=model.dimension, max_count=count)
+    if len(matrix) != count:
+        raise InvalidArgument("block.count", f"is {len(matrix)}", f"must be {count}, one per id")
+    stored, problems = to_stored(matrix, collection.metric, collection.stored)
+    for row, problem, bound in problems:
+        raise InvalidArgument(f"block[{row}]", problem, bound)
+    operations = []
+    for index, (encoded, version) in enumerate(zip(encoded_ids, request.versions, strict=True)):
+        vectors = {model.number: stored[index].tobytes()}
+        body = records.embed(ids.decode(encoded), vectors, expected_version=version)
+        operations.append(Operation(index, ids.shard_of_encoded(encoded, collection.shards), body))
+    return Write(collection, options, count, operations, {})
+
+
 def write_options(acknowledgement: int, durable_replicas: int, request_id: str) -> Options:
     if acknowledgement not in _LEVELS:
         raise InvalidArgument("acknowledgement", f"is {acknowledgement}", "must be LOGGED, DURABLE or SEARCHABLE")
@@ -102,11 +134,7 @@ def _upsert_operations(
 ) -> list[Operation]:
     documents = request.documents
     columns.check_count(len(documents), "documents")
-    size = request.ByteSize()
-    if size > limits.MAX_BATCH_BYTES:
-        raise InvalidArgument(
-            "documents", f"have {size} bytes with their vectors", f"must have at most {limits.MAX_BATCH_BYTES}"
-        )
+    _check_size(request, "documents")
     encoded_ids = _encoded_ids([document.id for document in documents], "documents[{}].id", on_bad_item)
     vectors = _vectors(request.vectors, collection, len(documents), on_bad_item)
     operations = []
@@ -118,6 +146,14 @@ def _upsert_operations(
         except InvalidArgument as error:
             on_bad_item(index, error)
     return operations
+
+
+def _check_size(request: documents_pb2.UpsertRequest | upgrades_pb2.PutVectorsRequest, field: str) -> None:
+    size = request.ByteSize()
+    if size > limits.MAX_BATCH_BYTES:
+        raise InvalidArgument(
+            field, f"have {size} bytes with their vectors", f"must have at most {limits.MAX_BATCH_BYTES}"
+        )
 
 
 def _encoded_ids(messages: Sequence[types_pb2.DocumentId], path: str, on_bad_item: OnBadItem) -> list[bytes]:
@@ -245,8 +281,8 @@ def _vectors(
 
 
 def _model(name: str, collection: Collection, field: str) -> Model:
-    if not name and len(collection.models) > 1:
-        names = ", ".join(model.name for model in collection.models)
+    if not name and len(collection.live_models) > 1:
+        names = ", ".join(model.name for model in collection.live_models)
         raise InvalidArgument(field, "is empty", f"must name one of the models {names}")
     model = collection.model(name)
     if model is None:
@@ -255,6 +291,13 @@ def _model(name: str, collection: Collection, field: str) -> Model:
             f"{field} is {name!r}, collection {collection.name} has the models {names}",
             field=field,
             reason="MODEL_UNKNOWN",
+        )
+    if model.name in collection.retired:
+        raise FailedPrecondition(
+            f"{field} is {model.name!r}, which is retired, collection {collection.name} is served by the model "
+            f"{collection.serving_model}",
+            field=field,
+            reason="MODEL_RETIRED",
         )
     return model
 

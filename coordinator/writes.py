@@ -27,9 +27,9 @@ from kintsugi.registry.records import Collection
 from kintsugi.telemetry import metric_names, metrics
 from kintsugi.telemetry.trace_names import SpanEvent
 from kintsugi.telemetry.tracing import Stages
-from kintsugi.v1 import documents_pb2
+from kintsugi.v1 import documents_pb2, upgrades_pb2
 
-Request = TypeVar("Request", documents_pb2.UpsertRequest, documents_pb2.DeleteRequest)
+Request = TypeVar("Request", documents_pb2.UpsertRequest, documents_pb2.DeleteRequest, upgrades_pb2.PutVectorsRequest)
 
 # Larger requests are validated in a thread, so that the event loop goes on.
 _INLINE_BYTES = 32 * 2**10
@@ -63,10 +63,10 @@ class Writes:
         return self._group_commit.pending_bytes
 
     async def upsert(self, request: documents_pb2.UpsertRequest, deadline: Deadline) -> documents_pb2.WriteResponse:
-        return await self._answered(validate.upsert, request, deadline)
+        return answer(*await self.run(validate.upsert, request, deadline))
 
     async def delete(self, request: documents_pb2.DeleteRequest, deadline: Deadline) -> documents_pb2.WriteResponse:
-        return await self._answered(validate.delete, request, deadline)
+        return answer(*await self.run(validate.delete, request, deadline))
 
     async def validated_chunk(self, request: documents_pb2.UpsertRequest, deadline: Deadline) -> Write:
         """The first half of a bulk chunk; raises for what concerns the whole call."""
@@ -86,13 +86,10 @@ class Writes:
         """Logs what was validated elsewhere, and tells what became of each shard's part. Raises when none was begun."""
         return await self._written(write, deadline)
 
-    async def close(self) -> None:
-        await self._group_commit.close()
-        self._validator.shutdown(wait=False, cancel_futures=True)
-
-    async def _answered(
+    async def run(
         self, check: Callable[[Request, Collection], Write], request: Request, deadline: Deadline
-    ) -> documents_pb2.WriteResponse:
+    ) -> tuple[Write, list[PartOutcome]]:
+        """A whole unary write, up to what became of each shard's part: once more when the registry had moved on beneath it."""
         write = await self._validated(check, request, deadline)
         outcomes = await self._written(write, deadline)
         if write.revision is not None and any(map(_is_behind, outcomes)):
@@ -104,7 +101,11 @@ class Writes:
                 outcomes = await self._written(write, deadline)
             except KintsugiError as error:
                 outcomes = [replace(one, error=error) if _is_behind(one) else one for one in outcomes]
-        return answer(write, outcomes)
+        return write, outcomes
+
+    async def close(self) -> None:
+        await self._group_commit.close()
+        self._validator.shutdown(wait=False, cancel_futures=True)
 
     async def _validated(
         self, check: Callable[[Request, Collection], Write], request: Request, deadline: Deadline

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -150,9 +151,25 @@ def test_unknown_model_is_a_failed_precondition(collection, kit):
 
 def test_model_name_may_be_left_out_only_when_there_is_one(kit):
     """With two models an empty name is ambiguous."""
+    collection = kit.collection(models=2)
     with pytest.raises(InvalidArgument) as caught:
-        validate.upsert(kit.upsert(), kit.collection(models=2))
+        validate.upsert(kit.upsert(), collection)
     assert caught.value.field == "vectors[0].model"
+    alone = msgspec.structs.replace(collection, serving_model="m2", retired=("m1",))
+    (_, record) = (records.parse(operation.body) for operation in validate.upsert(kit.upsert(), alone).operations)
+    assert [vector.model for vector in record.put.vectors] == [2]
+
+
+def test_a_retired_model_takes_no_writes(kit):
+    """Nor beside a live one; the error names both models."""
+    collection = msgspec.structs.replace(kit.collection(models=2), serving_model="m2", retired=("m1",))
+    request = kit.upsert()
+    request.vectors[0].model = "m2"
+    request.vectors.add(model="m1").block.CopyFrom(request.vectors[0].block)
+    for validated in (validate.upsert, validate.bulk_upsert):
+        with pytest.raises(FailedPrecondition, match=r"m1.*m2") as caught:
+            validated(request, collection)
+        assert (caught.value.reason, caught.value.field) == ("MODEL_RETIRED", "vectors[1].model")
 
 
 @pytest.mark.parametrize(
