@@ -24,6 +24,7 @@ from shard.crossing import Crossing
 from shard.effective import EffectiveSource, Fallback
 from shard.folders import ReplicaFolder
 from shard.model_index import ModelIndex, prepare_folder
+from shard.next_documents import Backfill
 from shard.rebuilder import Outside, Wanted
 from shard.seq_waiters import SeqWaiters
 from shard.settings import ShardSettings
@@ -91,6 +92,7 @@ class Engine:
         self.upgrade: LoadedUpgrade | None = None
         # By name. Replaced as a whole, so that whoever looks sees one state.
         self.models: dict[str, ModelIndex] = {}
+        self.backfill = Backfill(storage)
         self._crossings: dict[tuple[str, bool], Crossing] = {}
         self._outside = outside.of
 
@@ -171,8 +173,16 @@ class Engine:
         source = EffectiveSource(self.storage, fallback)
         outside = self._outside(model.name).outside
         crossings = partial(self.crossing, model.name)
+        observe = partial(self.backfill.observe, model.number)
         return ModelIndex.open(
-            model, folder, source, wanted_by(collection), self.settings, outside=outside, crossings=crossings
+            model,
+            folder,
+            source,
+            wanted_by(collection),
+            self.settings,
+            outside=outside,
+            crossings=crossings,
+            observe=observe,
         )
 
     def crossing(self, name: str) -> Crossing | None:

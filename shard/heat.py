@@ -1,4 +1,5 @@
-"""Which documents recent searches asked for and could not find by a vector of their own: rows with a decaying count.
+"""Which documents recent searches asked for and could not find by a vector of their own: rows with a decaying count. And how
+many of their hits had one.
 
 Guarantees: at most `most` rows are remembered, the coldest are forgotten first; noting a search takes microseconds on the
 thread that searches; any thread may note and ask. Knows neither vectors nor leases.
@@ -7,6 +8,7 @@ thread that searches; any thread may note and ask. Knows neither vectors nor lea
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -74,3 +76,37 @@ class Heat:
     def _keep_hottest(self) -> None:
         kept = sorted(self._counts.items(), key=lambda entry: -entry[1])[: self._most]
         self._counts = dict(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Of recent searches: all hits, and those whose document has a vector of the searched model."""
+
+    native: int = 0
+    all: int = 0
+
+
+class Traffic:
+    """Counts hits; older ones fade, by half in HALF_LIFE_S."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._at = clock()
+        self._native = self._all = 0.0
+
+    def observe(self, native: int, hits: int) -> None:
+        with self._lock:
+            self._fade()
+            self._native += native
+            self._all += hits
+
+    def recent(self) -> Hits:
+        with self._lock:
+            self._fade()
+            return Hits(round(self._native), round(self._all))
+
+    def _fade(self) -> None:
+        now = self._clock()
+        left = 0.5 ** ((now - self._at) / HALF_LIFE_S)
+        self._native, self._all, self._at = self._native * left, self._all * left, now

@@ -12,7 +12,8 @@ from shard.effective import EffectiveSource
 from shard.indexer import Indexer, IndexerSettings
 from shard.rebuilder import Outside, Wanted
 from shard.recall_samples import RecallSamples, samples_per_window
-from shard.searcher import Searcher, SearcherSettings
+from shard.search_call import SearchCall, ShardHits
+from shard.searcher import Observe, Searcher, SearcherSettings
 from shard.settings import ShardSettings
 
 # Beside the checkpoints: the projection whose vectors are in them.
@@ -39,8 +40,9 @@ class ModelIndex:
         *,
         outside: Outside,
         crossings: Crossings,
+        observe: Observe,
     ) -> "ModelIndex":
-        """Starts both threads; the index is then on its way."""
+        """Starts both threads; the index is then on its way. `observe` is told every search, as the searcher's is."""
         indexer = Indexer(
             source,
             IndexedModel(model.number, model.dimension, model.metric),
@@ -53,7 +55,12 @@ class ModelIndex:
         )
         recall = RecallSamples(samples_per_window(settings.recall_samples_per_minute))
         waiting = SearcherSettings(max_waiting_queries=settings.max_queued_searches)
-        searcher = Searcher(source, indexer, settings=waiting, observe=recall.observe, crossings=crossings)
+
+        def observed(call: SearchCall, hits: ShardHits) -> None:
+            recall.observe(call, hits)
+            observe(call, hits)
+
+        searcher = Searcher(source, indexer, settings=waiting, observe=observed, crossings=crossings)
         indexer.start()
         searcher.start()
         return cls(model, folder, source, indexer, searcher, recall)

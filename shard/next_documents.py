@@ -7,6 +7,7 @@ state, with the version that its text has. The queues and what they know of sear
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,8 +20,9 @@ from kintsugi.internal.v1 import shard_pb2
 from kintsugi.registry.records import Collection, View
 from kintsugi.v1 import upgrades_pb2
 from shard.backfill import BackfillQueue, Unsure
-from shard.heat import Heat
+from shard.heat import Heat, Hits, Traffic
 from shard.reader import Fields, HitColumns
+from shard.search_call import SearchCall, ShardHits
 from shard.storage import Storage
 
 _CONTENT: Final = Fields(attributes=True, text=True)
@@ -43,6 +45,14 @@ class StoredLacking:
         return lacking[np.searchsorted(lacking, np.uint64(row), side="right") :][:limit]
 
 
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """What is known of the searches of a model."""
+
+    heat: Heat
+    traffic: Traffic
+
+
 class Backfill:
     """Of one replica, as long as its files are open. Any thread may call. `unsure_of`: the predictor of a model."""
 
@@ -57,12 +67,21 @@ class Backfill:
         self._unsure_of = unsure_of
         self._clock = clock
         self._making = threading.Lock()
-        self._heats: dict[int, Heat] = {}
+        self._searched: dict[int, _Searched] = {}
         self._queues: dict[int, BackfillQueue] = {}
 
-    def observe(self, model: int, rows: Rows) -> None:
-        """Told by searches of a model: rows among their candidates that lack a vector of it. Quick."""
-        self._heat(model).observe(rows)
+    def observe(self, model: int, call: SearchCall, hits: ShardHits) -> None:
+        """Told every search of a model. Quick."""
+        if not call.is_live:
+            return
+        searched = self._searched_of(model)
+        searched.heat.observe(hits.lacking)
+        found = len(hits.ids)
+        searched.traffic.observe(found - int(hits.projected.sum()), found)
+
+    def traffic(self, model: int) -> Hits:
+        """What recent searches of a model found."""
+        return self._searched_of(model).traffic.recent()
 
     def next(
         self, collection: Collection, view: View | None, request: shard_pb2.NextShardDocumentsRequest
@@ -86,12 +105,14 @@ class Backfill:
         found = self._storage.get(unpack_encoded(request.first, "first"))
         return [document.row for document in found if document is not None]
 
-    def _heat(self, model: int) -> Heat:
+    def _searched_of(self, model: int) -> "_Searched":
         with self._making:
-            return self._heats.setdefault(model, Heat(clock=self._clock))
+            if model not in self._searched:
+                self._searched[model] = _Searched(Heat(clock=self._clock), Traffic(self._clock))
+            return self._searched[model]
 
     def _queue(self, model: int) -> BackfillQueue:
-        heat = self._heat(model)
+        heat = self._searched_of(model).heat
         with self._making:
             if model not in self._queues:
                 lacking = StoredLacking(self._storage, model)

@@ -107,9 +107,7 @@ class ShardService(ShardServicer):
         self, request: shard_pb2.VerifyReplicaRequest, context: Context
     ) -> shard_pb2.VerifyReplicaResponse:
         engine = self._host.replica(request.replica).answering()
-        verified = await self._verifier.verify(
-            engine, request.queries, request.k, remaining_s(context), request.model
-        )
+        verified = await self._verifier.verify(engine, request.queries, request.k, remaining_s(context), request.model)
         return shard_pb2.VerifyReplicaResponse(
             position=to_wire(verified.content.position),
             content_digest=verified.content.digest,
@@ -119,6 +117,13 @@ class ShardService(ShardServicer):
             queries=verified.queries,
             recall=verified.recall,
         )
+
+    async def NextDocuments(
+        self, request: shard_pb2.NextShardDocumentsRequest, context: Context
+    ) -> shard_pb2.NextShardDocumentsResponse:
+        replica = self._host.replica(request.replica)
+        backfill = replica.answering().backfill
+        return await asyncio.to_thread(backfill.next, replica.collection, self._watcher.view, request)
 
     async def _answering(
         self, request: Read, context: Context | TimeLeft, *, searchable: bool = True

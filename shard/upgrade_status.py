@@ -16,10 +16,13 @@ def upgrade_progress(engine: Engine) -> upgrades_pb2.UpgradeShardProgress | None
     if upgrade is None:
         return None
     new = engine.models.get(upgrade.record.new_model.name)
+    traffic = engine.backfill.traffic(upgrade.new_number)
     return upgrades_pb2.UpgradeShardProgress(
         documents=engine.documents,
         with_old_vector=engine.storage.documents_with_vector(upgrade.old_number),
         with_new_vector=engine.storage.documents_with_vector(upgrade.new_number),
         mapped=new is not None and new.is_serving and new.source.fallback is not None,
         message="" if new is None or new.is_serving else "the index of the new model is being built",
+        native_hits=traffic.native,
+        hits=traffic.all,
     )

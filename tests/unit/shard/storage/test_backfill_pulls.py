@@ -1,5 +1,7 @@
 """Documents of a real database handed out for re-embedding."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,9 @@ from kintsugi.errors import StalePlan
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.metrics import Metric
 from kintsugi.registry.records import Collection, Model
+from shard.heat import HALF_LIFE_S, Hits
 from shard.next_documents import Backfill
+from shard.search_call import SearchCall, ShardHits
 
 MODELS = (Model(1, "old", 4, Metric.COSINE), Model(2, "new", 4, Metric.COSINE))
 
@@ -34,6 +38,15 @@ def pull(backfill, limit=100, first=(), model="new", shards=1):
 
 def told(answer):
     return [(columns.unpack_id(one.id, "id"), one.version, one.text) for one in answer.documents]
+
+
+def hits_of(rows, lacking=(), projected=()):
+    """What a search found: one hit per row."""
+    flags = np.array([row in projected for row in rows], dtype=bool)
+    return ShardHits(
+        [len(rows)], [b"x"] * len(rows), np.zeros(len(rows)), rows, [], [], 5, 5, 1,
+        projected=flags, lacking=np.array(lacking, dtype=np.uint64),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -74,7 +87,7 @@ def test_searched_and_wanted_documents_come_first(filled):
     storage, log = filled
     backfill = Backfill(storage)
     rows = storage.hits(np.arange(0, 20, dtype=np.uint64)).rows
-    backfill.observe(2, rows[[3, 4]])
+    backfill.observe(2, SearchCall(np.zeros((1, 4), np.float32), 10), hits_of(rows, lacking=rows[[3, 4]]))
     storage.apply(log.delete(4))
     assert [doc_id for doc_id, _, _ in told(pull(backfill, first=[2, 77, 4]))] == [2, 5, 1, 3]
 
@@ -114,6 +127,20 @@ def test_leases_follow_the_clock(filled):
     assert [len(pull(backfill).documents), len(pull(backfill).documents)] == [5, 0]
     clock.now = 60.0
     assert len(pull(backfill).documents) == 5
+
+
+def test_hits_of_recent_searches_are_counted(filled):
+    """How many had a vector of their own; older ones fade, and what the replica asks itself does not count."""
+    clock = Clock()
+    backfill = Backfill(filled[0], clock=clock)
+    rows, call = np.arange(1, 6, dtype=np.uint64), SearchCall(np.zeros((1, 4), np.float32), 10)
+    for _ in range(8):
+        backfill.observe(2, call, hits_of(rows, projected=[1, 2]))
+    backfill.observe(2, replace(call, is_live=False), hits_of(rows))
+    assert backfill.traffic(2) == Hits(24, 40)
+    assert backfill.traffic(1) == Hits(0, 0)
+    clock.now = HALF_LIFE_S
+    assert backfill.traffic(2) == Hits(12, 20)
 
 
 def test_a_model_that_is_not_known_here_is_a_stale_plan(filled):
