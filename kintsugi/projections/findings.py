@@ -38,7 +38,8 @@ class Point:
 @dataclass(frozen=True, slots=True)
 class Findings:
     """`strategy` is what the kit is made for, even when the report refuses it. `reverse_recall`: which part of the old model's
-    own neighbours its clients still find when half the documents have a new vector only."""
+    own neighbours its clients still find when half the documents have a new vector only. `unsure_first_gain`: what recall gains
+    on the way when the documents that the map is least sure of are re-embedded first, instead of any."""
 
     report: Report
     strategy: Strategy
@@ -47,6 +48,7 @@ class Findings:
     curve: tuple[Point, ...]
     reverse_kind: Kind
     reverse_recall: Interval
+    unsure_first_gain: Interval
     anchors: int
     refused: bool
     format_version: int = FORMAT_VERSION

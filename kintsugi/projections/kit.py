@@ -4,7 +4,8 @@
 2. The anchors are drawn, of documents that no projection was fitted on as far as there are any.
 3. The calibration is the one whose merged results are best on held-out queries when half the documents are re-embedded.
 4. The reverse map is the kind under which clients of the old model keep most of their neighbours.
-5. All is packed, small enough to be sent at once.
+5. A predictor of the map's misses is kept if backfill in its order finds more on the way than any order does.
+6. All is packed, small enough to be sent at once.
 
 A refused upgrade has a complete kit too, for whoever forces it. Knows nothing of the cluster.
 """
@@ -12,15 +13,16 @@ A refused upgrade has a complete kit too, for whoever forces it. Knows nothing o
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from kintsugi.projections import anchors as anchors_file
-from kintsugi.projections import artifact, findings
+from kintsugi.projections import artifact, findings, uncertainty
 from kintsugi.projections.anchors import Anchors
 from kintsugi.projections.calibration import MIN_ANCHORS, Calibration, choose
 from kintsugi.projections.findings import Findings, Point, Tried
-from kintsugi.projections.measures import PerQuery, interval, recall, top
+from kintsugi.projections.measures import Interval, PerQuery, interval, recall, top
 from kintsugi.projections.migration import FRACTIONS, K, Migration, Quality, Space, spaces
 from kintsugi.projections.projection import Kind, Projection
 from kintsugi.projections.report import Planned, Report, Row, plan
@@ -34,19 +36,31 @@ MIDWAY = 0.5
 MAX_ARTIFACT_BYTES = 12 * 2**20
 MAX_KIT_BYTES = 15 * 2**20 - 2**17
 
+# Where orders of backfill are compared.
+ON_THE_WAY = (0.25, 0.5, 0.75)
+
 Progress = Callable[[str], None]
+
+
+class Way(NamedTuple):
+    """How documents without a new vector are scored."""
+
+    space: Space
+    calibration: Calibration
 
 
 @dataclass(frozen=True, slots=True)
 class Kit:
     """What Upgrades.Plan is given. `bridge` is None with BOTH, `gallery_map` only there with MAP; a MAP kit has a bridge too,
-    for searches before the mapped indexes are built. `refused`: the report is against it, forced or not."""
+    for searches before the mapped indexes are built. `uncertainty` is None when it would not help. `refused`: the report is
+    against it, forced or not."""
 
     findings: Findings
     bridge: bytes | None
     gallery_map: bytes | None
     reverse: bytes
     anchors: bytes
+    uncertainty: bytes | None
     report_json: bytes
 
     @property
@@ -87,6 +101,8 @@ def kit(sample: PairedSample, *, force: bool = False, seed: int = 0, progress: P
     calibration = choose(
         {how: quality.deciding for how, quality in tried.items()}, native_spaces=strategy is not Strategy.MAP
     )
+    progress("uncertainty")
+    unsure, unsure_gain = _uncertainty(parts, planned, anchors, Way(ways[strategy], calibration), seed)
     progress("quality curve")
     found = Findings(
         report=report,
@@ -96,11 +112,12 @@ def kit(sample: PairedSample, *, force: bool = False, seed: int = 0, progress: P
         curve=_curve(migration, ways, strategy, calibration),
         reverse_kind=reverse.kind,
         reverse_recall=interval(reverse_recall),
+        unsure_first_gain=unsure_gain,
         anchors=len(anchors.old),
         refused=refused,
     )
     assert packed[2] is not None  # there is always a reverse map
-    return Kit(found, packed[0], packed[1], packed[2], anchors_file.pack(anchors), findings.to_json(found))
+    return Kit(found, packed[0], packed[1], packed[2], anchors_file.pack(anchors), unsure, findings.to_json(found))
 
 
 def _chosen(planned: Planned, strategy: Strategy) -> tuple[Projection | None, Projection | None]:
@@ -127,6 +144,24 @@ def _reverse(parts: Split, planned: Planned, seed: int) -> tuple[Projection, Per
     # Among equals the simplest, which was fitted first.
     best = max(kept, key=lambda kind: float(kept[kind].mean()))
     return planned.bridges[best], kept[best]
+
+
+def _uncertainty(
+    parts: Split, planned: Planned, anchors: Anchors, way: Way, seed: int
+) -> tuple[bytes | None, Interval]:
+    """A predictor of where the best gallery map misses, if it orders backfill better than chance beyond noise."""
+    kind = next(row.kind for row in planned.report.rows if row.row is Row.MAPPED)
+    assert kind is not None  # rows of projections name one
+    predictor = uncertainty.fit(planned.maps[kind], parts.old_fit, parts.new_fit)
+    orders = None, np.argsort(-predictor.of(parts.old), kind="stable")
+    by_chance, unsure_first = (
+        np.mean(
+            [quality.recall for quality in Migration(parts, anchors, seed, order).qualities(*way, ON_THE_WAY)], axis=0
+        )
+        for order in orders
+    )
+    gain = interval(unsure_first - by_chance)
+    return uncertainty.pack(predictor) if gain.low > 0 else None, gain
 
 
 def _anchors(parts: Split, room: int, seed: int) -> Anchors:

@@ -69,11 +69,11 @@ def spaces(
 
 
 class Migration:
-    """The held-out part of a sample, re-embedded in an order drawn by chance."""
+    """The held-out part of a sample, re-embedded in an order drawn by chance unless one is given."""
 
-    def __init__(self, parts: Split, anchors: Anchors, seed: int) -> None:
+    def __init__(self, parts: Split, anchors: Anchors, seed: int, order: Places | None = None) -> None:
         self._parts = parts
-        self._order: Places = np.random.default_rng(seed).permutation(len(parts.old))
+        self._order = np.random.default_rng(seed).permutation(len(parts.old)) if order is None else order
         self._native = Space(parts.new_queries, parts.new, anchors.new)
         self._truth = top(parts.metric, parts.new_queries, parts.new, K, parts.own)
 

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from kintsugi.projections import anchors, artifact
+from kintsugi.projections import anchors, artifact, uncertainty
 from kintsugi.projections import kit as kits
 from kintsugi.projections.calibration import Calibration
 from kintsugi.projections.findings import from_json, table
@@ -142,3 +142,10 @@ def test_anchors_shrink_to_the_room_there_is():
     assert len(kits._anchors(parts, 1024 + 100 * of_pair, 0).old) == 100
     with pytest.raises(ValueError, match="leave room for 10 anchors"):
         kits._anchors(parts, 1024 + 10 * of_pair, 0)
+
+
+def test_a_predictor_is_packed_only_if_it_orders_backfill_better_than_chance(made):
+    """What does not help measurably is not sent."""
+    assert (made.uncertainty is not None) == (made.findings.unsure_first_gain.low > 0)
+    if made.uncertainty is not None:
+        assert uncertainty.unpack(made.uncertainty).dimension == made.report.old_dimension
