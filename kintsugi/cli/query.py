@@ -31,6 +31,14 @@ def parse_vector(text: str) -> npt.NDArray[np.float32]:
         raise InvalidArgument("vector", f"is {text[:60]!r}", "must be numbers separated by commas") from error
 
 
+def parse_named(text: str) -> tuple[str, npt.NDArray[np.float32]]:
+    """A model's name and a vector, as people type them: "old=0.1, 0.2"."""
+    name, sign, numbers = text.partition("=")
+    if not name.strip() or not sign:
+        raise InvalidArgument("also", f"is {text[:60]!r}", "must be MODEL=NUMBERS")
+    return name.strip(), parse_vector(numbers)
+
+
 def of_file(path: Path, row: int, collection: Collection, model: str) -> FloatArray:
     """One row of a file of vectors; a .npy may also hold the one vector alone."""
     if path.suffix == ".npy":

@@ -41,6 +41,9 @@ _QUERIES = ("vector", "file", "like", "text")
 @click.option("--group-by", metavar="ATTRIBUTE", help="Find the best groups, by this attribute; -k counts groups.")
 @click.option("--group-size", type=click.IntRange(1, MAX_GROUP_SIZE), help="Hits per group.  [default: 1]")
 @click.option("--model", default="", help="The model of the query.  [default: the collection's]")
+@click.option("--also", metavar="MODEL=NUMBERS",
+              help="The same query by another model, too, while the collection is upgraded.")  # fmt: skip
+@click.option("--tell-unmigrated", is_flag=True, help="During an upgrade: list candidates that lack a new vector.")
 @click.option("--attributes/--no-attributes", default=True,
               help="With or without attributes and texts.  [default: with]")  # fmt: skip
 @json_option("hits and coverage")
@@ -57,6 +60,7 @@ def search(
     kintsugi search books --text "a whale hunt" --embed "python embed.py"
     kintsugi search books --like 42 --filter 'year >= 2000 and not exists(draft)'
     kintsugi search books --like 42 --group-by author --group-size 3
+    kintsugi search books --vector "0.1, 0.2" --model new --also "old=0.5, 0.6, 0.7"
     """  # noqa: D301 -- click's mark for lines that stay as they are
     given = [name for name in _QUERIES if options[name] is not None]
     if len(given) != 1:
@@ -64,13 +68,17 @@ def search(
     if options["text"] is not None and not options["embed"]:
         raise click.UsageError("--text needs --embed COMMAND, which prints the vector of a text")
     with connect(addresses, timeout_s) as client:
-        vector = _vector(client, collection, options)
+        vectors = {options["model"]: _vector(client, collection, options)}
+        if options["also"] is not None:
+            name, vector = query.parse_named(options["also"])
+            vectors[name] = vector
         found = client.search(
-            collection, vector, k, exact=options["exact"], oversampling=options["oversampling"],
-            min_coverage=options["min_coverage"], model=options["model"], filter=options["condition"],
+            collection, vectors, k, exact=options["exact"], oversampling=options["oversampling"],
+            min_coverage=options["min_coverage"], filter=options["condition"],
             min_score=options["min_score"], offset=options["offset"],
             group_by=options["group_by"], group_size=options["group_size"],
             attributes=options["attributes"], text=options["attributes"],
+            tell_unmigrated=options["tell_unmigrated"],
         )  # fmt: skip
     if as_json:
         output.show_json(found)
@@ -90,20 +98,24 @@ def _vector(client: Client, name: str, options: dict[str, Any]) -> FloatArray:
 
 
 def _show(found: SearchResult, group_by: str | None) -> None:
-    """With groups, their value stands beside the first hit of each."""
+    """With groups, their value stands beside the first hit of each; with projected hits, where each score is from."""
     named = [output.plain(group_by)] if group_by is not None else []
-    console, table = output.console(), output.table(*named, "score", "id", "attributes", "text")
+    sources = ["model"] if any(hit.projected for hit in found) else []
+    console, table = output.console(), output.table(*named, "score", *sources, "id", "attributes", "text")
     shown: object = None
     for hit in found:
         attributes = msgspec.json.encode(hit.attributes).decode() if hit.attributes else ""
         text = " ".join((hit.text or "").split())
-        cells = [f"{hit.score:.6f}", repr(hit.id), _clipped(attributes), _clipped(text)]
+        source = [f"{hit.model}, projected" if hit.projected else hit.model] if sources else []
+        cells = [f"{hit.score:.6f}", *source, repr(hit.id), _clipped(attributes), _clipped(text)]
         if group_by is not None:
             group = (type(hit.group), hit.group)
             cells.insert(0, "" if group == shown else _clipped(_group_name(hit.group)))
             shown = group
         table.add_row(*(output.plain(cell) for cell in cells))
     console.print(table)
+    if found.unmigrated:
+        console.print(output.plain(f"without a new vector: {', '.join(map(repr, found.unmigrated))}"))
     coverage = found.coverage
     if not coverage.complete:
         partly = (f"searched {coverage.shards_answered} of {coverage.shards_total} shards,"

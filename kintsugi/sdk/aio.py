@@ -76,8 +76,8 @@ class _Shared(NamedTuple):
     """What searches of one batch have in common."""
 
     collection: str
-    model: str
-    dimension: int
+    # Name and dimension of each query vector, which stand one behind the other in one array.
+    models: tuple[tuple[str, int], ...]
     options: bytes
     timeout_s: float
 
@@ -407,34 +407,38 @@ class AsyncClient(AsyncUpgrades):
     # --- Search -----------------------------------------------------------------------------------------------------
 
     async def search(
-        self, collection: str, vector: npt.ArrayLike, k: int = limits.DEFAULT_K, **options: Unpack[SearchOptions]
+        self, collection: str, vector: Vectors, k: int = limits.DEFAULT_K, **options: Unpack[SearchOptions]
     ) -> SearchResult:
         """The k (1 to 1000) best documents for one query vector of the model's dimension, with the coverage. With group_by:
-        the best documents of the k best groups.
+        the best documents of the k best groups. While the collection is upgraded, the vector may be a dict of one vector per
+        model name: see Upgrade.query_vectors.
 
         Searches that start together, such as those of one asyncio.gather, share a call.
         Raises Unavailable naming a shard that cannot answer, unless min_coverage allows to leave it out."""
         check_options("search", options, SearchOptions)
-        query = convert.as_vector(vector, "vector")
+        named = convert.query_vectors(vector, options.get("model", ""))
+        query = np.concatenate(list(named.values()))
         shared = _Shared(
             collection=collection,
-            model=options.get("model", ""),
-            dimension=len(query),
+            models=tuple((name, len(one)) for name, one in named.items()),
             options=requests.search_options(k, options).SerializeToString(deterministic=True),
             timeout_s=self._time(options),
         )
+        if options.get("tell_unmigrated"):
+            # A shared answer would not tell whose candidates they were.
+            return await self._search_one(shared, query)
         return await self._coalescer.search(shared, query)
 
     async def search_batch(
-        self, collection: str, vectors: npt.ArrayLike, k: int = limits.DEFAULT_K, **options: Unpack[SearchOptions]
+        self, collection: str, vectors: Vectors, k: int = limits.DEFAULT_K, **options: Unpack[SearchOptions]
     ) -> BatchResult:
-        """The k best documents for each of n (1 to 256) query vectors, n x dimension, in columns: the fastest way."""
+        """The k best documents for each of n (1 to 256) query vectors, n x dimension, in columns: the fastest way. While the
+        collection is upgraded, the vectors may be a dict of one such matrix per model name."""
         check_options("search_batch", options, SearchOptions)
-        matrix = convert.as_matrix(vectors, "vectors")
         return await self._batch(
             search_pb2.SearchBatchRequest(
                 collection=collection,
-                vectors=convert.pack_model_vectors({options.get("model", ""): matrix}),
+                vectors=convert.pack_model_vectors(convert.query_matrices(vectors, options.get("model", ""))),
                 options=requests.search_options(k, options),
             ),
             self._time(options),
@@ -444,7 +448,10 @@ class AsyncClient(AsyncUpgrades):
         options = search_pb2.SearchOptions.FromString(shared.options)
         request = search_pb2.SearchRequest(
             collection=shared.collection,
-            vectors=[search_pb2.QueryVector(model=shared.model, data=query.tobytes())],
+            vectors=[
+                search_pb2.QueryVector(model=name, data=one.tobytes())
+                for name, one in convert.apart(shared.models, query).items()
+            ],
             options=options,
         )
         response = await self._connection.call(
@@ -455,7 +462,7 @@ class AsyncClient(AsyncUpgrades):
     async def _search_many(self, shared: _Shared, queries: list[FloatArray]) -> BatchResult:
         request = search_pb2.SearchBatchRequest(
             collection=shared.collection,
-            vectors=convert.pack_model_vectors({shared.model: np.stack(queries)}),
+            vectors=convert.pack_model_vectors(convert.apart(shared.models, np.stack(queries))),
             options=search_pb2.SearchOptions.FromString(shared.options),
         )
         return await self._batch(request, shared.timeout_s)

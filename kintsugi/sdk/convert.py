@@ -250,6 +250,41 @@ def by_model(vectors: Vectors | None, model: str, count: int) -> dict[str, Float
     return named
 
 
+def query_vectors(value: Vectors, model: str) -> dict[str, FloatArray]:
+    """One query by model, as vectors of f32."""
+    if not isinstance(value, Mapping):
+        return {model: as_vector(value, "vector")}
+    _check_named(value, model, "vector")
+    return {name: as_vector(vector, f"vector[{name!r}]") for name, vector in value.items()}
+
+
+def query_matrices(value: Vectors, model: str) -> dict[str, FloatArray]:
+    """Queries by model, as many of each."""
+    if not isinstance(value, Mapping):
+        return {model: as_matrix(value, "vectors")}
+    _check_named(value, model, "vectors")
+    named = {name: as_matrix(matrix, f"vectors[{name!r}]") for name, matrix in value.items()}
+    for name, matrix in named.items():
+        if len(matrix) != len(first := next(iter(named.values()))):
+            raise InvalidArgument(
+                f"vectors[{name!r}]", f"has {len(matrix)} rows", f"must have {len(first)}, as the others"
+            )
+    return named
+
+
+def apart(models: Sequence[tuple[str, int]], joined: FloatArray) -> dict[str, FloatArray]:
+    """What stands side by side along the last axis, by model; `models` are their names and dimensions."""
+    ends = np.cumsum([dimension for _, dimension in models])[:-1]
+    return dict(zip((name for name, _ in models), np.split(joined, ends, axis=-1), strict=True))
+
+
+def _check_named(value: Mapping[str, object], model: str, field: str) -> None:
+    if model:
+        raise InvalidArgument("model", f"is {model!r}", f"must be left out when {field} is given by model")
+    if not value:
+        raise InvalidArgument(field, "has no entry", "must have at least 1")
+
+
 def pack_model_vectors(named: Mapping[str, FloatArray]) -> list[types_pb2.ModelVectors]:
     return [
         types_pb2.ModelVectors(model=name, block=columns.pack_vectors(matrix))
@@ -345,11 +380,17 @@ def unpack_search(response: search_pb2.SearchResponse, fields: types_pb2.Documen
                 attributes=_attributes(hit.attributes) if fields.attributes else None,
                 text=hit.text if fields.text else None,
                 group=value_of_message(hit.group) if hit.HasField("group") else None,
+                projected=hit.projected,
             )
             for hit in response.hits
         ),
         coverage=unpack_coverage(response.coverage),
+        unmigrated=_unmigrated(response),
     )
+
+
+def _unmigrated(response: search_pb2.SearchResponse | search_pb2.SearchBatchResponse) -> tuple[DocId, ...]:
+    return tuple(columns.unpack_ids(response.unmigrated, "unmigrated"))
 
 
 def unpack_batch(
@@ -370,7 +411,17 @@ def unpack_batch(
         attributes=_split(map(_attributes, response.attributes), counts) if fields.attributes else None,
         texts=_split(response.texts, counts) if fields.text else None,
         groups=_split(map(value_of_message, response.groups), counts) if grouped else None,
+        projected=_projected(response, counts),
+        projected_model=response.projected_model,
+        unmigrated=_unmigrated(response),
     )
+
+
+def _projected(response: search_pb2.SearchBatchResponse, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    flags = np.frombuffer(response.projected, np.uint8) == 1
+    if not len(flags):
+        flags = np.zeros(int(counts.sum()), np.bool_)
+    return _padded(flags, counts, padding=False)
 
 
 def _padded(flat: npt.NDArray[Any], counts: npt.NDArray[np.int64], padding: object) -> npt.NDArray[Any]:

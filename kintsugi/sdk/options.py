@@ -176,7 +176,8 @@ class SearchOptions(ReadOptions, total=False):
     offset: the best hits to skip, for pages: offset + k is at most 1000. Default 0.
     group_by: return the best hits of the k best groups, which are the values of this attribute. Default: no groups.
     group_size: with group_by: the hits per group, 1 to 100; k x group_size is at most 1000. Default 1.
-    attributes, text: return them with the hits. Default false."""
+    attributes, text: return them with the hits. Default false.
+    tell_unmigrated: while the collection is upgraded, tell the candidates that lack a vector of the model. Default false."""
 
     model: str
     exact: bool
@@ -189,6 +190,7 @@ class SearchOptions(ReadOptions, total=False):
     group_size: int | None
     attributes: bool
     text: bool
+    tell_unmigrated: bool
 
 
 def check_options(call: str, options: Mapping[str, object], kind: type) -> None:

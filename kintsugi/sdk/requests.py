@@ -112,6 +112,7 @@ def search_options(k: int, options: SearchOptions) -> search_pb2.SearchOptions:
         fields=fields(options),
         offset=convert.unsigned(options.get("offset", 0), "offset"),
         group_by=_group_by(options),
+        tell_unmigrated=options.get("tell_unmigrated", False),
     )
     if (condition := options.get("filter")) is not None:
         packed.filter.CopyFrom(pack_filter(condition))

@@ -4,7 +4,7 @@ Pure: knows nothing of protobuf or RPC. Arrays in results are the reader's own a
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -108,7 +108,8 @@ class Coverage:
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One document found. `attributes` and `text` are None unless asked for; a document without text has ''. `group`: the
-    value it is grouped by, None without group_by."""
+    value it is grouped by, None without group_by. `model`: whose stored vector was scored. `projected`: it is not that of the
+    model that was searched, the score was projected or calibrated."""
 
     id: DocId
     score: float
@@ -117,15 +118,18 @@ class Hit:
     attributes: Attributes | None = None
     text: str | None = None
     group: Value | None = None
+    projected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """The answer to one query: at most k hits, best first, equal scores in the order of ids. With group_by: the hits of at
-    most k groups, one group after the other from the best, each with its hits best first."""
+    most k groups, one group after the other from the best, each with its hits best first. `unmigrated`: with tell_unmigrated,
+    candidates that lack a vector of the model that was searched."""
 
     hits: tuple[Hit, ...]
     coverage: Coverage
+    unmigrated: tuple[DocId, ...] = ()
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -142,6 +146,8 @@ class BatchResult:
     `ids` (n x width): uint64 when all ids are integers, else objects (int or str).
     `scores` (n x width): float64. `versions` (n x width): uint64.
     `attributes`, `texts`, `groups`: per query a tuple of one entry per hit, or None unless asked for.
+    `projected` (n x width, bool): see Hit. `projected_model`: the model of those hits, '' when there are none.
+    `unmigrated`: as in SearchResult, for all queries together.
     """
 
     counts: npt.NDArray[np.int64]
@@ -153,18 +159,23 @@ class BatchResult:
     attributes: tuple[tuple[Attributes, ...], ...] | None = None
     texts: tuple[tuple[str, ...], ...] | None = None
     groups: tuple[tuple[Value, ...], ...] | None = None
+    projected: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty((0, 0), np.bool_))
+    projected_model: str = ""
+    unmigrated: tuple[DocId, ...] = ()
 
     def __len__(self) -> int:
         return len(self.counts)
 
     def hits(self, query: int) -> tuple[Hit, ...]:
         """The hits of one query as objects."""
+        projected = self.projected[query].tolist() if len(self.projected) else [False] * int(self.counts[query])
         return tuple(
             Hit(
                 id=document_id(self.ids[query, place]),
                 score=float(self.scores[query, place]),
                 version=int(self.versions[query, place]),
-                model=self.model,
+                model=self.projected_model if projected[place] else self.model,
+                projected=projected[place],
                 attributes=self.attributes[query][place] if self.attributes is not None else None,
                 text=self.texts[query][place] if self.texts is not None else None,
                 group=self.groups[query][place] if self.groups is not None else None,

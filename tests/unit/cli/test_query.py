@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from kintsugi.cli.query import of_file, of_text, parse_vector
+from kintsugi.cli.query import of_file, of_text, parse_named, parse_vector
 from kintsugi.errors import FailedPrecondition, InvalidArgument
 from kintsugi.sdk.types import Collection, Model
 
@@ -74,3 +74,12 @@ def test_a_command_that_does_not_run_is_named(command):
     """A path that is wrong is found without a traceback."""
     with pytest.raises(InvalidArgument, match="^embed is"):
         of_text(command, "x", COLLECTION, "")
+
+
+def test_a_vector_with_its_model():
+    """A name, an equals sign, numbers; anything else is refused."""
+    name, vector = parse_named("old = 1, 2.5")
+    assert (name, vector.tolist()) == ("old", [1.0, 2.5])
+    for text in ("1, 2", "=1, 2"):
+        with pytest.raises(InvalidArgument, match="must be MODEL=NUMBERS"):
+            parse_named(text)
