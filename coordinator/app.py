@@ -18,6 +18,7 @@ from coordinator.leftovers import Leftovers
 from coordinator.loss import AcceptLoss
 from coordinator.next_documents import NextDocuments
 from coordinator.observing import Observing
+from coordinator.put_vectors import PutVectors
 from coordinator.reading import ReadSettings, build_reading
 from coordinator.replica_calls import ReplicaCalls
 from coordinator.search_streams import SearchStreams
@@ -143,8 +144,13 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
     artifacts = ArtifactCache(redis, keys)
     reports = UpgradeReports(watcher, views, calls, artifacts)
     driver = UpgradeDriver(watcher, reports, log, artifacts, _now_us)
-    pulls = NextDocuments(views, ShardCalls(lambda address: ShardStub(channels.get(address))))
-    upgrades = UpgradesService(Upgrades(watcher, views, reports, artifacts, _now_us), pulls, time.monotonic)
+    upgrades = UpgradesService(
+        Upgrades(watcher, views, reports, artifacts, _now_us),
+        NextDocuments(views, ShardCalls(lambda address: ShardStub(channels.get(address)))),
+        PutVectors(writes),
+        settings.write_deadline_s,
+        time.monotonic,
+    )
     server.add(add_UpgradesServicer_to_server, upgrades)
     observing = Observing(reading.admission, writes)
     parts = (settings, member, lifecycle, channels, redis, store, watcher)

@@ -1,4 +1,4 @@
-"""kintsugi.v1.Upgrades over coordinator.upgrades and next_documents."""
+"""kintsugi.v1.Upgrades over coordinator.upgrades, next_documents and put_vectors."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import grpc.aio
 
 from coordinator.deadline import Clock, Deadline
 from coordinator.next_documents import NextDocuments
+from coordinator.put_vectors import PutVectors
 from coordinator.upgrade_reports import to_message
 from coordinator.upgrades import Upgrades
 from kintsugi.v1 import upgrades_pb2, upgrades_pb2_grpc
@@ -14,9 +15,20 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class UpgradesService(upgrades_pb2_grpc.UpgradesServicer):
-    def __init__(self, upgrades: Upgrades, next_documents: NextDocuments, clock: Clock) -> None:
+    """`write_deadline_s` is for callers of PutVectors that set none."""
+
+    def __init__(
+        self,
+        upgrades: Upgrades,
+        next_documents: NextDocuments,
+        put_vectors: PutVectors,
+        write_deadline_s: float,
+        clock: Clock,
+    ) -> None:
         self._upgrades = upgrades
         self._next_documents = next_documents
+        self._put_vectors = put_vectors
+        self._write_deadline_s = write_deadline_s
         self._clock = clock
 
     async def Plan(
@@ -66,6 +78,11 @@ class UpgradesService(upgrades_pb2_grpc.UpgradesServicer):
         self, request: upgrades_pb2.NextDocumentsRequest, context: Context
     ) -> upgrades_pb2.NextDocumentsResponse:
         return await self._next_documents.next(request, self._deadline(context))
+
+    async def PutVectors(
+        self, request: upgrades_pb2.PutVectorsRequest, context: Context
+    ) -> upgrades_pb2.PutVectorsResponse:
+        return await self._put_vectors.put(request, Deadline.of_call(context, self._clock, self._write_deadline_s))
 
     def _deadline(self, context: Context) -> Deadline:
         return Deadline.of_call(context, self._clock)
