@@ -22,6 +22,7 @@ from kintsugi.cli.status import status
 from kintsugi.cli.transfer import export, import_
 from kintsugi.cli.tune import tune
 from kintsugi.cli.up import up
+from kintsugi.cli.upgrade import upgrade
 from kintsugi.cli.verify import verify
 from kintsugi.errors import KintsugiError
 
@@ -57,6 +58,7 @@ for command in (
     count,
     delete,
     tune,
+    upgrade,
     verify,
     init,
     recover,
