@@ -37,6 +37,7 @@ from shard.attributes.writing import write_changes, write_sorted
 from shard.batch import Batch
 from shard.change import Change, parse
 from shard.environment import META_STATE, Environment, open_environment
+from shard.fair_lock import FairLock
 from shard.journal import JournalSlice, Rows, TailEntry
 from shard.layout import State, encode_state, id_key, number
 from shard.outcomes import Outcome
@@ -81,7 +82,7 @@ class Storage:
         self._vector_bytes: dict[int, int] = {}
         self._retired: frozenset[int] = frozenset()
         self._observe: Callable[[StorageEvent], None] = ignore
-        self._write_lock = threading.Lock()
+        self._write_lock = FairLock()
         self._readers = threading.Condition()
         self._reading = 0
         self._closed = False
