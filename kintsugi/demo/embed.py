@@ -1,4 +1,4 @@
-"""The demo's embedding model: TF-IDF over words and character n-grams, reduced to 128 dimensions by truncated SVD.
+"""The demo's embedding models: TF-IDF over words, and character n-grams or not, reduced by truncated SVD.
 
 Trained on the corpus itself in seconds, deterministic, with no weights to download. Needs scikit-learn, which the extra
 `demo` installs. Vectors are f32 of unit length. Knows nothing of the cluster.
@@ -36,7 +36,7 @@ class Embedder:
     reduction: Any
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """N texts to n x 128 unit vectors. A text without any known word or letter sequence becomes the first axis."""
+        """N texts to unit vectors. A text without any known word or letter sequence becomes the first axis."""
         reduced: Vectors = np.asarray(self.reduction.transform(self.features.transform(texts)), dtype=np.float32)
         # Damps the first axes, which hold what most docstrings share ("return", "object"): questions are short.
         reduced /= np.sqrt(self.reduction.singular_values_, dtype=np.float32)
@@ -47,8 +47,8 @@ class Embedder:
         return reduced
 
 
-def train(texts: Sequence[str]) -> Embedder:
-    """Fits the model to the texts. Raises EmbeddingUnavailable without scikit-learn."""
+def train(texts: Sequence[str], dimension: int = DIMENSION, *, letters: bool = True) -> Embedder:
+    """Fits a model to the texts, of words and `letters`: character n-grams. Raises EmbeddingUnavailable without scikit-learn."""
     try:
         from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415  (optional: the extra `demo`)
         from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
@@ -59,9 +59,14 @@ def train(texts: Sequence[str]) -> Embedder:
             "pip install 'kintsugi-search[demo]'"
         ) from error
     words = TfidfVectorizer(stop_words="english", sublinear_tf=True, min_df=2, max_df=0.3, max_features=40_000)
-    letters = TfidfVectorizer(analyzer="char_wb", sublinear_tf=True, min_df=3, ngram_range=(3, 5), max_features=40_000)
-    features = FeatureUnion([("words", words), ("letters", letters)], transformer_weights={"letters": 0.25})
-    reduction = TruncatedSVD(n_components=DIMENSION, n_iter=4, random_state=_SEED)
+    parts: list[tuple[str, Any]] = [("words", words)]
+    if letters:
+        ngrams = TfidfVectorizer(
+            analyzer="char_wb", sublinear_tf=True, min_df=3, ngram_range=(3, 5), max_features=40_000
+        )
+        parts.append(("letters", ngrams))
+    features = FeatureUnion(parts, transformer_weights={"letters": 0.25} if letters else None)
+    reduction = TruncatedSVD(n_components=dimension, n_iter=4, random_state=_SEED)
     matrix = features.fit_transform(texts)
     reduction.fit(matrix)
     return Embedder(features, reduction)

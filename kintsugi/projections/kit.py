@@ -28,6 +28,7 @@ from kintsugi.projections.projection import Kind, Projection
 from kintsugi.projections.report import Planned, Report, Row, plan
 from kintsugi.projections.sample import PairedSample, Split, split
 from kintsugi.projections.strategy import Strategy
+from kintsugi.projections.uncertainty import Uncertainty
 
 ANCHORS = 1000
 # Calibrations are compared where the documents of both spaces are equally many.
@@ -84,16 +85,30 @@ def kit(sample: PairedSample, *, force: bool = False, seed: int = 0, progress: P
     """Fits, measures, chooses, packs. `force` makes the report name a strategy although it refuses; the reasons stay. Raises
     ValueError for a sample that cannot be judged by, or models too large to send projections of."""
     planned = plan(sample, force=True, seed=seed, progress=progress)
+    return assembled(sample, planned, force=force, seed=seed, progress=progress)
+
+
+def assembled(
+    sample: PairedSample,
+    planned: Planned,
+    *,
+    force: bool = False,
+    seed: int = 0,
+    progress: Progress = lambda _what: None,
+) -> Kit:
+    """The kit of a forced plan of the same sample and seed."""
     refused = planned.report.refused
     report = planned.report if force or not refused else dataclasses.replace(planned.report, strategy=None, kind=None)
     strategy = planned.report.strategy
     assert strategy is not None  # it was forced
     parts = split(sample, seed)
-    bridge, gallery_map = _chosen(planned, strategy)
+    best_bridge, best_map = best(planned)
+    bridge = None if strategy is Strategy.BOTH else best_bridge
+    gallery_map = best_map if strategy is Strategy.MAP else None
     progress("reverse map")
     reverse, reverse_recall = _reverse(parts, planned, seed)
     packed = [None if one is None else _packed(one) for one in (bridge, gallery_map, reverse)]
-    anchors = _anchors(parts, MAX_KIT_BYTES - sum(len(one) for one in packed if one is not None), seed)
+    anchors = draw_anchors(parts, MAX_KIT_BYTES - sum(len(one) for one in packed if one is not None), seed)
     progress("calibration")
     migration = Migration(parts, anchors, seed)
     ways = spaces(parts, anchors, bridge, gallery_map)
@@ -102,7 +117,9 @@ def kit(sample: PairedSample, *, force: bool = False, seed: int = 0, progress: P
         {how: quality.deciding for how, quality in tried.items()}, native_spaces=strategy is not Strategy.MAP
     )
     progress("uncertainty")
-    unsure, unsure_gain = _uncertainty(parts, planned, anchors, Way(ways[strategy], calibration), seed)
+    predictor = uncertainty.fit(best_map, parts.old_fit, parts.new_fit)
+    unsure_gain = _unsure_first(parts, predictor, anchors, Way(ways[strategy], calibration), seed)
+    unsure = uncertainty.pack(predictor) if unsure_gain.low > 0 else None
     progress("quality curve")
     found = Findings(
         report=report,
@@ -120,14 +137,13 @@ def kit(sample: PairedSample, *, force: bool = False, seed: int = 0, progress: P
     return Kit(found, packed[0], packed[1], packed[2], anchors_file.pack(anchors), unsure, findings.to_json(found))
 
 
-def _chosen(planned: Planned, strategy: Strategy) -> tuple[Projection | None, Projection | None]:
-    """The bridge and the gallery map that the strategy takes, each of the kind that was best in its row."""
+def best(planned: Planned) -> tuple[Projection, Projection]:
+    """The bridge and the gallery map, each of the kind that was best in its row."""
     kinds = {row.row: row.kind for row in planned.report.rows}
     bridge_kind, map_kind = kinds[Row.BRIDGED], kinds[Row.MAPPED]
     assert bridge_kind is not None  # rows of projections name one
     assert map_kind is not None
-    bridge = None if strategy is Strategy.BOTH else planned.bridges[bridge_kind]
-    return bridge, planned.maps[map_kind] if strategy is Strategy.MAP else None
+    return planned.bridges[bridge_kind], planned.maps[map_kind]
 
 
 def _reverse(parts: Split, planned: Planned, seed: int) -> tuple[Projection, PerQuery]:
@@ -142,29 +158,21 @@ def _reverse(parts: Split, planned: Planned, seed: int) -> tuple[Projection, Per
             gallery = np.where(mapped[:, np.newaxis], bridge.apply(parts.new), parts.old)
             kept[kind] = recall(top(parts.metric, parts.old_queries, gallery, K, parts.own), truth)
     # Among equals the simplest, which was fitted first.
-    best = max(kept, key=lambda kind: float(kept[kind].mean()))
-    return planned.bridges[best], kept[best]
+    chosen = max(kept, key=lambda kind: float(kept[kind].mean()))
+    return planned.bridges[chosen], kept[chosen]
 
 
-def _uncertainty(
-    parts: Split, planned: Planned, anchors: Anchors, way: Way, seed: int
-) -> tuple[bytes | None, Interval]:
-    """A predictor of where the best gallery map misses, if it orders backfill better than chance beyond noise."""
-    kind = next(row.kind for row in planned.report.rows if row.row is Row.MAPPED)
-    assert kind is not None  # rows of projections name one
-    predictor = uncertainty.fit(planned.maps[kind], parts.old_fit, parts.new_fit)
+def _unsure_first(parts: Split, predictor: Uncertainty, anchors: Anchors, way: Way, seed: int) -> Interval:
+    """What recall gains on the way when backfill takes what the predictor is least sure of first, instead of any."""
     orders = None, np.argsort(-predictor.of(parts.old), kind="stable")
     by_chance, unsure_first = (
-        np.mean(
-            [quality.recall for quality in Migration(parts, anchors, seed, order).qualities(*way, ON_THE_WAY)], axis=0
-        )
+        np.mean([one.recall for one in Migration(parts, anchors, seed, order).qualities(*way, ON_THE_WAY)], axis=0)
         for order in orders
     )
-    gain = interval(unsure_first - by_chance)
-    return uncertainty.pack(predictor) if gain.low > 0 else None, gain
+    return interval(unsure_first - by_chance)
 
 
-def _anchors(parts: Split, room: int, seed: int) -> Anchors:
+def draw_anchors(parts: Split, room: int, seed: int) -> Anchors:
     """Held-out documents, those that no judgement names first; fitted ones only where the others are too few."""
     random = np.random.default_rng(seed)
     judged = np.zeros(len(parts.old), dtype=np.bool_)
