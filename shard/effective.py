@@ -92,8 +92,19 @@ class EffectiveSource:
     def digest_at(self, seq: int) -> bytes | None:
         return self._storage.digest_at(seq)
 
-    def changed_rows(self, after_seq: int, limit: int) -> JournalSlice:
-        return self._storage.changed_rows(after_seq, limit)
+    def changed_rows(self, after_seq: int, limit: int, model: int | None = None) -> JournalSlice:
+        """An embed of the fallback's model changes nothing for the many rows that have a vector of their own."""
+        if self.fallback is None or model is None:
+            return self._storage.changed_rows(after_seq, limit, model)
+        every = self._storage.changed_rows(after_seq, limit)
+        if every.position.seq <= after_seq:
+            return every
+        own = self._storage.changed_rows(after_seq, every.position.seq - after_seq, model)
+        others = np.setdiff1d(every.rows, own.rows, assume_unique=True)
+        # Read later than the journal was: a row that got or lost its own vector meanwhile is in the next slice.
+        with self._storage.reading() as reader:
+            lacking = others[~reader.has_vectors(model, others)]
+        return JournalSlice(every.position, np.union1d(own.rows, lacking))
 
     def vectors(self, model: int, rows: Rows) -> tuple[Mask, FloatArray]:
         with self.reading() as snapshot:

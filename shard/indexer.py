@@ -217,7 +217,7 @@ class Indexer:
     def _follow(self) -> bool:
         if self._position.seq >= self._source.position.seq:
             return False
-        changes = self._source.changed_rows(self._position.seq, self._settings.slice_records)
+        changes = self._source.changed_rows(self._position.seq, self._settings.slice_records, self.model.number)
         if changes.position.seq <= self._position.seq:
             return False
         self._apply(changes)

@@ -64,7 +64,9 @@ class DocumentSource(VectorSource, Protocol):
         """None when the journal no longer reaches back to `seq`, or not yet forward."""
         ...
 
-    def changed_rows(self, after_seq: int, limit: int) -> JournalSlice: ...
+    def changed_rows(self, after_seq: int, limit: int, model: int | None = None) -> JournalSlice:
+        """What the next records changed; with a model, without the rows whose vector of it did not change."""
+        ...
 
     def all_vectors(self, model: int) -> Iterator[tuple[Rows, FloatArray]]:
         """All vectors in blocks of ascending rows, each row once, in more than one transaction."""

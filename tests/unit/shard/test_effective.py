@@ -5,7 +5,7 @@ import pytest
 
 from kintsugi.log.chain import extend
 from kintsugi.log.read import LogEntry
-from kintsugi.log.records import delete, put
+from kintsugi.log.records import delete, embed, put
 from kintsugi.metrics import Metric, StoredType
 from kintsugi.projections.projection import Affine, Kind
 from shard.effective import EffectiveSource, Fallback
@@ -96,3 +96,19 @@ def test_scans_of_many_rows_come_in_blocks(storage):
     blocks = [rows for rows, _ in source.all_vectors(NEW)]
     assert len(blocks) > 1
     assert np.concatenate(blocks).tolist() == [place + 1 for place in range(9000) if place % 7]
+
+
+def test_an_index_follows_what_changes_its_vectors_only(filled):
+    """A vector of the other model concerns it where a row has none of its own; the position goes on in any case."""
+    storage, _ = filled
+    source = EffectiveSource(storage, Fallback(OLD, MAP))
+    seq = storage.position.seq
+    old, new = vectors(1, 4, 5)[0].tobytes(), vectors(1, 6, 6)[0].tobytes()
+    write(storage, [embed(1, {OLD: old}, expected_version=2), embed(2, {OLD: old}, expected_version=3)])
+    nothing = source.changed_rows(seq, 10, NEW)
+    assert (nothing.rows.tolist(), nothing.position) == ([], storage.position)
+    write(storage, [embed(0, {OLD: old}, expected_version=1), embed(6, {NEW: new}, expected_version=7), delete(9)])
+    assert source.changed_rows(seq, 10, NEW).rows.tolist() == [1, 7, 10]
+    assert source.changed_rows(seq, 3, NEW).rows.tolist() == [1]
+    assert source.changed_rows(storage.position.seq, 10, NEW).rows.tolist() == []
+    assert EffectiveSource(storage).changed_rows(seq, 10, NEW).rows.tolist() == [7, 10]

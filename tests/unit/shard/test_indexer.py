@@ -287,7 +287,7 @@ async def test_a_failure_of_the_thread_is_told_to_all_who_wait(open_replica, eve
         def __getattr__(self, name):
             return getattr(replica.storage, name)
 
-        def changed_rows(self, after_seq, limit):
+        def changed_rows(self, after_seq, limit, model=None):
             raise OSError("disk on fire")
 
     replica.put({1: vectors(1)[0]})
