@@ -7,6 +7,7 @@ one batch, on one thread.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from math import ceil
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,9 @@ from shard.exact import exact_among
 from shard.group_search import Finder
 from shard.mixed_search import Spaces
 from shard.source import DocumentsSnapshot
+
+# How far a part may be denser among the hits than it is among all documents, before it is asked for more.
+_ABOVE_SHARE, _SPARE = 2.0, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +95,26 @@ class CrossCandidates:
         return self._whole.reading()
 
     def find(self, queries: FloatArray, hits: int, matches: Matches | None) -> list[Rows]:
-        """Candidates for so many hits from each part, those of the own part first."""
+        """Candidates for so many hits of each query, those of the own part first."""
         parts = self._parts()
         native, lacking = parts.native, parts.lacking
         if matches is not None:
             native, lacking = native & matches, lacking & matches
         own_queries, other_queries = self._spaces.own(queries), self._spaces.other(queries)
+        total = len(native) + len(lacking)
         if self._is_apart and matches is None:
             own = [rows[native.contains(rows)] for rows in self._own.find(own_queries, hits, None)]
         else:
-            own = self._own.find(own_queries, hits, native)
+            own = self._own.find(own_queries, self._due(hits, len(native), total), native)
         if not len(lacking):
             return own
-        other = self._other.find(other_queries, hits, lacking)
+        other = self._other.find(other_queries, self._due(hits, len(lacking), total), lacking)
         return [np.concatenate(pair) for pair in zip(own, other, strict=True)]
+
+    def _due(self, hits: int, part: int, total: int) -> int:
+        """The hits to look for in a part: more than its share. Where a part is denser than its share, around a query, it gives more
+        candidates than it was asked for; where it is thinner, all of it that is not far from the query was among what the
+        graph looked at. With candidates that shall all be scored, nothing is left to chance."""
+        if not self.are_in_order:
+            return hits
+        return min(hits, ceil(_ABOVE_SHARE * hits * part / max(1, total)) + _SPARE)
