@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench import breakdown, encodings, filters, promise
+from bench import breakdown, encodings, filters, promise, upgrade
 from bench.chart import svg
 from bench.child import ChildFailed
 from bench.report import table
@@ -31,7 +31,13 @@ from kintsugi.metrics import Metric
 T = TypeVar("T")
 
 # Commands of their own, each with its --help.
-TABLES = {"encodings": encodings.main, "filters": filters.main, "breakdown": breakdown.main, "promise": promise.main}
+TABLES = {
+    "encodings": encodings.main,
+    "filters": filters.main,
+    "breakdown": breakdown.main,
+    "promise": promise.main,
+    "upgrade": upgrade.main,
+}
 
 _DESCRIPTION = """\
 Measures a cluster of real processes on this machine beside the raw engine (usearch in-process with the same codes,

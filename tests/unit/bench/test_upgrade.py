@@ -1,8 +1,9 @@
-"""The bench of upgrades, on data small enough for a test: what it prints is what it measured."""
+"""`python -m bench upgrade`, on data small enough for a test: what it prints is what it measured."""
 
 import json
 
 import numpy as np
+import pytest
 
 from bench.upgrade import FRACTIONS, main
 
@@ -29,7 +30,7 @@ def test_the_bench_prints_every_row_and_a_curve_from_old_to_new(tmp_path, capsys
     """All ways start where their projection starts and end at full re-embedding; raw mixing of native spaces is a baseline."""
     write_world(tmp_path)
     flags = ["--npz", str(tmp_path / "world.npz"), "--relevance", str(tmp_path / "world.json"), "--pair", "old", "new"]
-    assert main(flags) == 0
+    assert main([*flags, "--output", str(tmp_path / "results")], lambda _what: None) == 0
     lines = capsys.readouterr().out.splitlines()
     table = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in lines if line.startswith("|")}
     assert {"old model alone", "bridged", "bridged, rescored", "gallery mapped", "full re-embedding"} <= set(table)
@@ -40,3 +41,36 @@ def test_the_bench_prints_every_row_and_a_curve_from_old_to_new(tmp_path, capsys
     start = float(curves["alias swap"][1].split("/")[0])
     assert float(full.split("/")[0]) > start
     assert float(curves["both-vectors, quantiles"][1].split("/")[0]) == start
+    promised = [cells for cells in table.values() if len(cells) == 4 and cells[-1].strip() in {"yes", "NO"}]
+    assert len(promised) == len(FRACTIONS)
+    (written,) = (tmp_path / "results").glob("*-upgrade.json")
+    (one,) = json.loads(written.read_text())["sets"]
+    assert one["findings"]["strategy"] in {"gallery-map", "query-bridge", "both-vectors"}
+    assert len(one["curves"]) == len(curves)
+    assert written.with_suffix(".md").exists()
+
+
+def test_a_model_that_retrieves_worse_is_refused_and_its_curve_only_told(tmp_path, capsys):
+    """Nothing is promised of an upgrade that the planner is against."""
+    write_world(tmp_path)
+    flags = ["--npz", str(tmp_path / "world.npz"), "--relevance", str(tmp_path / "world.json"), "--pair", "new", "old"]
+    assert main([*flags, "--output", str(tmp_path / "results")], lambda _what: None) == 0
+    printed = capsys.readouterr().out
+    assert "\nrefused\n" in printed
+    assert "retrieves worse" in printed
+    assert printed.count("not promised") == len(FRACTIONS)
+
+
+def test_without_anything_to_upgrade_the_command_says_what_it_needs(capsys):
+    """No file and no demo is a mistake of the command line."""
+    with pytest.raises(SystemExit):
+        main([], lambda _what: None)
+    assert "nothing to upgrade" in capsys.readouterr().err
+
+
+def test_a_model_that_the_file_does_not_have_is_named(tmp_path):
+    """The error tells what is there."""
+    write_world(tmp_path)
+    flags = ["--npz", str(tmp_path / "world.npz"), "--pair", "old", "newest"]
+    with pytest.raises(ValueError, match="no arrays doc_newest, query_newest, it has doc_new, doc_old"):
+        main(flags, lambda _what: None)
