@@ -133,12 +133,16 @@ class Engine:
         """The index of the collection's serving model."""
         return self.models[self.collection.serving_model]
 
-    def follow(self, collection: Collection, upgrade: LoadedUpgrade | None) -> None:
-        """Takes the collection and its upgrade as the registry has them now: opens and closes indexes. Blocks."""
+    def know_models(self, collection: Collection) -> None:
+        """Tells the database which models records may have vectors of, and which were given up. Blocks for a moment."""
         for model in collection.models:
             self.storage.declare_model(model.number, model.dimension)
         numbers = {model.name: model.number for model in collection.models}
         self.storage.retire_models(frozenset(numbers[name] for name in collection.dropped))
+
+    def follow(self, collection: Collection, upgrade: LoadedUpgrade | None) -> None:
+        """Takes the collection and its upgrade as the registry has them now: opens and closes indexes. Blocks."""
+        self.know_models(collection)
         wanted = indexed_models(collection, upgrade.record if upgrade else None)
         models = dict(self.models)
         for model in wanted:

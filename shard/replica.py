@@ -226,6 +226,8 @@ class Replica:
         while True:
             engine = self.engine
             collection, upgrade = self.collection, self.upgrade
+            # At once: writes with vectors of a new model must not wait for the files of its upgrade.
+            await loop.run_in_executor(self._writer, engine.know_models, collection)
             try:
                 loaded = await self._around.upgrades.loaded(collection, upgrade)
             except Unavailable as error:  # searches of the models that are open go on
