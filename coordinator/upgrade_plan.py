@@ -13,7 +13,7 @@ from coordinator import collection_spec
 from kintsugi.errors import FailedPrecondition, InvalidArgument
 from kintsugi.metrics import Metric
 from kintsugi.projections import anchors as anchors_file
-from kintsugi.projections import artifact
+from kintsugi.projections import artifact, uncertainty
 from kintsugi.projections.anchors import Anchors
 from kintsugi.projections.artifact import ArtifactInvalid
 from kintsugi.projections.calibration import Calibration
@@ -51,10 +51,12 @@ class CheckedPlan:
     report: bytes
     min_migrated: float
     min_recall: float
+    uncertainty: bytes = b""
 
     @property
     def artifacts(self) -> tuple[bytes, ...]:
-        return tuple(filter(None, (self.bridge, self.gallery_map, self.reverse, self.anchors, self.report)))
+        given = self.bridge, self.gallery_map, self.reverse, self.anchors, self.report, self.uncertainty
+        return tuple(filter(None, given))
 
 
 def check(plan: upgrades_pb2.UpgradePlan, collection: Collection, *, force: bool) -> CheckedPlan:
@@ -81,6 +83,8 @@ def check(plan: upgrades_pb2.UpgradePlan, collection: Collection, *, force: bool
     if plan.gallery_map:
         _check_projection(plan.gallery_map, "plan.gallery_map", metric, anchors.old, anchors.new)
     _check_projection(plan.reverse, "plan.reverse", metric, anchors.new, anchors.old)
+    if plan.uncertainty:
+        _check_uncertainty(plan.uncertainty, old)
     if plan.refused and not force:
         raise FailedPrecondition(
             f"the report refuses the upgrade from {old.name} to {new.name}: {reasons or 'it gives no reasons'}",
@@ -89,7 +93,7 @@ def check(plan: upgrades_pb2.UpgradePlan, collection: Collection, *, force: bool
         )
     return CheckedPlan(
         new, strategy, calibration, plan.bridge, plan.gallery_map, plan.reverse, plan.anchors, plan.report,
-        min_migrated, min_recall,
+        min_migrated, min_recall, plan.uncertainty,
     )  # fmt: skip
 
 
@@ -120,13 +124,14 @@ def _check_presence(plan: upgrades_pb2.UpgradePlan, strategy: Strategy) -> None:
         "anchors": True,
     }
     sizes = {name: len(getattr(plan, name)) for name in wanted}
+    others = len(plan.report) + len(plan.uncertainty)
     for name, is_wanted in wanted.items():
         if bool(sizes[name]) is not is_wanted:
             bound = "must be given" if is_wanted else "must be empty"
             raise InvalidArgument(f"plan.{name}", f"has {sizes[name]} bytes", f"{bound} with {strategy}")
         if sizes[name] > MAX_ARTIFACT_BYTES:
             raise InvalidArgument(f"plan.{name}", f"has {sizes[name]} bytes", f"must have at most {MAX_ARTIFACT_BYTES}")
-    if (total := sum(sizes.values()) + len(plan.report)) > MAX_PLAN_BYTES:
+    if (total := sum(sizes.values()) + others) > MAX_PLAN_BYTES:
         raise InvalidArgument("plan", f"has artifacts of {total} bytes", f"must have at most {MAX_PLAN_BYTES}")
 
 
@@ -143,6 +148,18 @@ def _anchors(packed: bytes, old: Model, new: Model) -> Anchors:
                 f"must have {model.dimension}, that of {model.name}",
             )
     return anchors
+
+
+def _check_uncertainty(packed: bytes, old: Model) -> None:
+    field = "plan.uncertainty"
+    try:
+        dimension = uncertainty.unpack(packed).dimension
+    except ArtifactInvalid as error:
+        raise InvalidArgument(field, str(error)) from error
+    if dimension != old.dimension:
+        raise InvalidArgument(
+            field, f"is for dimension {dimension}", f"must be for {old.dimension}, that of {old.name}"
+        )
 
 
 def _check_projection(packed: bytes, field: str, metric: Metric, source: F32Matrix, target: F32Matrix) -> None:

@@ -201,6 +201,7 @@ def _record(collection: Collection, plan: CheckedPlan, before: Upgrade | None, n
         report=report,
         min_migrated=plan.min_migrated,
         min_recall=plan.min_recall,
+        uncertainty=digest(plan.uncertainty) if plan.uncertainty else "",
         created_at_us=now_us,
         changed_at_us=now_us,
     )

@@ -18,9 +18,11 @@ from kintsugi.position import Position
 from kintsugi.registry.records import Collection, Model
 from kintsugi.registry.upgrades import indexed_models
 from kintsugi.telemetry import metric_names, metrics
+from shard.backfill import Unsure
 from shard.build_pace import BuildPace
 from shard.checkpoint import IndexVersion
 from shard.crossing import Crossing
+from shard.doubts import doubts
 from shard.effective import EffectiveSource, Fallback
 from shard.folders import ReplicaFolder
 from shard.model_index import ModelIndex, prepare_folder
@@ -92,7 +94,7 @@ class Engine:
         self.upgrade: LoadedUpgrade | None = None
         # By name. Replaced as a whole, so that whoever looks sees one state.
         self.models: dict[str, ModelIndex] = {}
-        self.backfill = Backfill(storage)
+        self.backfill = Backfill(storage, unsure_of=self._unsure_of)
         self._crossings: dict[tuple[str, bool], Crossing] = {}
         self._outside = outside.of
 
@@ -210,6 +212,9 @@ class Engine:
                 for is_filled in (False, True):
                     found[name, is_filled] = upgrade.crossing(model, other_model, serving, is_filled=is_filled)
         return found
+
+    def _unsure_of(self, model: int) -> Unsure:
+        return partial(doubts, self.storage, lambda: self.upgrade, model)
 
     def _serving_of(self, name: str) -> IndexVersion | None:
         index = self.models.get(name)

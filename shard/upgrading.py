@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 from kintsugi.errors import Internal
 from kintsugi.projections import anchors as anchors_file
-from kintsugi.projections import artifact
+from kintsugi.projections import artifact, uncertainty
 from kintsugi.projections.anchors import Anchors
 from kintsugi.projections.calibration import Calibration
 from kintsugi.projections.projection import Projection
 from kintsugi.projections.strategy import Strategy
+from kintsugi.projections.uncertainty import Uncertainty
 from kintsugi.registry.records import Collection, Model, Upgrade
 from kintsugi.registry.upgrades import is_mapped
 from shard.checkpoint import IndexVersion
@@ -30,6 +31,7 @@ class LoadedUpgrade:
     reverse: Projection
     anchors: Anchors
     mapped_anchors: Anchors
+    uncertainty: Uncertainty | None = None
 
     def at(self, record: Upgrade) -> "LoadedUpgrade":
         """The same artifacts in another state of their upgrade."""
@@ -90,4 +92,5 @@ def loaded(record: Upgrade, collection: Collection, files: dict[str, bytes]) -> 
         reverse=artifact.unpack(files[record.reverse]),
         anchors=anchors,
         mapped_anchors=mapped,
+        uncertainty=uncertainty.unpack(files[record.uncertainty]) if record.uncertainty else None,
     )

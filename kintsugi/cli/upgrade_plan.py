@@ -119,6 +119,7 @@ def _plan_of(made: "Kit", model: Model, options: dict[str, Any]) -> UpgradePlan:
         anchors=made.anchors,
         report=made.report_json,
         refused=made.refused,
+        uncertainty=made.uncertainty,
         min_migrated=options["min_migrated"],
         min_recall=options["min_recall"],
     )

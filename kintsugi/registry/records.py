@@ -166,8 +166,8 @@ class IndexVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Upgrade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The last upgrade of a collection. `number` counts them, from 1. `bridge` (new to old, for queries), `gallery_map` (old to
-    new), `reverse` (new to old, for documents), `anchors` and `report` are digests of artifacts, '' for none. Before
-    `min_migrated` of the documents have new vectors, and with less recall than `min_recall`, there is no cut-over."""
+    new), `reverse` (new to old, for documents), `anchors`, `report` and `uncertainty` (the order of backfill) are digests of
+    artifacts, '' for none. Before `min_migrated` of the documents have new vectors, and with less recall than `min_recall`, there is no cut-over."""
 
     collection_uid: str
     number: int
@@ -186,12 +186,13 @@ class Upgrade(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created_at_us: int
     changed_at_us: int
     paused: bool = False
+    uncertainty: str = ""
 
     @property
     def artifacts(self) -> tuple[str, ...]:
         """What every shard server must hold."""
         return tuple(
-            filter(None, (self.bridge, self.gallery_map, self.reverse, self.anchors, self.report)),
+            filter(None, (self.bridge, self.gallery_map, self.reverse, self.anchors, self.report, self.uncertainty)),
         )
 
 

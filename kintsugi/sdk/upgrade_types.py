@@ -18,7 +18,8 @@ class UpgradePlan:
     """What an upgrade is planned with. Projections and anchors may be given packed, as bytes. `bridge` (new to old, for
     queries) is needed but with "both-vectors", `gallery_map` (old to new) with "gallery-map" only; `reverse` (new to old)
     is for documents that have only a new vector. `report` is the planner's, as JSON; `refused` says that it refuses.
-    Before `min_migrated` of the documents have new vectors, and below `min_recall`, there is no cut-over."""
+    Before `min_migrated` of the documents have new vectors, and below `min_recall`, there is no cut-over. `uncertainty`, a
+    packed predictor of the map's misses, puts documents that no search asks for into order."""
 
     new_model: Model
     strategy: Strategy | str
@@ -31,6 +32,7 @@ class UpgradePlan:
     refused: bool = False
     min_migrated: float | None = None
     min_recall: float | None = None
+    uncertainty: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

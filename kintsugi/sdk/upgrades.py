@@ -197,6 +197,7 @@ def pack_plan(plan: UpgradePlan) -> upgrades_pb2.UpgradePlan:
         anchors=anchors.pack(plan.anchors) if isinstance(plan.anchors, Anchors) else plan.anchors,
         report=plan.report,
         refused=plan.refused,
+        uncertainty=plan.uncertainty or b"",
         min_migrated=0.0 if plan.min_migrated is None else convert.fraction(plan.min_migrated, "min_migrated"),
         min_recall=0.0 if plan.min_recall is None else convert.fraction(plan.min_recall, "min_recall"),
     )

@@ -146,6 +146,7 @@ class UpgradePlan(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     MIN_MIGRATED_FIELD_NUMBER: _builtins.int
     MIN_RECALL_FIELD_NUMBER: _builtins.int
+    UNCERTAINTY_FIELD_NUMBER: _builtins.int
     strategy: Global___UpgradeStrategy.ValueType
     """Required."""
     calibration: Global___ScoreCalibration.ValueType
@@ -166,6 +167,10 @@ class UpgradePlan(_message.Message):
     """The fraction of documents that must have a new vector before CutOver, above 0 and at most 1. If not set: 0.99."""
     min_recall: _builtins.float
     """The recall against exact search that the new index must have before CutOver, at most 1. If not set: 0.95."""
+    uncertainty: _builtins.bytes
+    """What tells how far the gallery map misses a document, so that backfill embeds those first that it misses most: a packed
+    predictor. If not set: documents come in the order in which they were stored, behind those that searches ask for.
+    """
     @_builtins.property
     def new_model(self) -> _types_pb2.Model:
         """Required. The model to move to. Its name may be that of a model that an earlier rollback left behind, if it is the same."""
@@ -184,10 +189,11 @@ class UpgradePlan(_message.Message):
         refused: _builtins.bool = ...,
         min_migrated: _builtins.float = ...,
         min_recall: _builtins.float = ...,
+        uncertainty: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["new_model", b"new_model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "bridge", b"bridge", "calibration", b"calibration", "gallery_map", b"gallery_map", "min_migrated", b"min_migrated", "min_recall", b"min_recall", "new_model", b"new_model", "refused", b"refused", "report", b"report", "reverse", b"reverse", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "bridge", b"bridge", "calibration", b"calibration", "gallery_map", b"gallery_map", "min_migrated", b"min_migrated", "min_recall", b"min_recall", "new_model", b"new_model", "refused", b"refused", "report", b"report", "reverse", b"reverse", "strategy", b"strategy", "uncertainty", b"uncertainty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1190,7 +1190,7 @@ class NextShardDocumentsRequest(_message.Message):
     model: _builtins.str
     """The name of the model whose vectors are wanted. Required."""
     limit: _builtins.int
-    """The most documents to return. Required."""
+    """The most documents to return. 0: none, tell only what remains."""
     lease_s: _builtins.float
     """See kintsugi.v1.NextDocumentsRequest. Required."""
     @_builtins.property
