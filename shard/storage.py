@@ -55,8 +55,8 @@ _SCAN_BYTES: Final = 8 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class StorageEvent:
-    """A transaction that was just committed: `kind` is "commit", "fence" or "trim", `seq` the position in it, `synced`
-    whether it had reached the disk by then."""
+    """A transaction that was just committed: `kind` is "commit", "fence" or "trim", which
+    takes what nobody needs, `seq` the position in it, `synced` whether it had reached the disk by then."""
 
     kind: str
     seq: int

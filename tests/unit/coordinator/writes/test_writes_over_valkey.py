@@ -9,17 +9,19 @@ import pytest
 from coordinator.acks import Acknowledgements, Changes
 from coordinator.floor import Floors
 from coordinator.group_commit import GroupCommit, GroupLimits
+from coordinator.put_vectors import PutVectors
 from coordinator.shard_log import ShardLogs
 from coordinator.views import Views
 from coordinator.writes import Writes
 from kintsugi import columns, ids, tokens
 from kintsugi.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from kintsugi.internal.v1 import shard_pb2
+from kintsugi.log import records
 from kintsugi.log.append import LogWriter
 from kintsugi.log.read import LogReader
 from kintsugi.redis_client import connect
 from kintsugi.registry.records import LogState
-from kintsugi.v1 import documents_pb2, types_pb2
+from kintsugi.v1 import documents_pb2, types_pb2, upgrades_pb2
 
 APPLIED = documents_pb2.WRITE_OUTCOME_APPLIED
 UNWRITTEN = documents_pb2.WRITE_OUTCOME_NOT_WRITTEN
@@ -242,3 +244,17 @@ async def test_restarted_redis_that_lost_the_writes_of_others_is_not_written(
             await coordinator.upsert(one_document(0), deadline)
         assert caught.value.reason == "LOG_BEHIND"
         assert (await LogReader(client, keys, "uid1", 0).head()).position.seq == 1
+
+
+async def test_new_vectors_stand_in_the_logs_of_their_documents(new_coordinator, redis, keys, deadline):
+    """One record per document at the version that was embedded; a repetition writes nothing twice."""
+    request = upgrades_pb2.PutVectorsRequest(collection="docs", model="m1", request_id="r1", versions=range(1, 21))
+    request.ids.extend(columns.pack_id(number) for number in range(20))
+    request.block.CopyFrom(columns.pack_vectors(np.ones((20, 3), np.float32)))
+    first = await PutVectors(new_coordinator()).put(request, deadline)
+    again = await PutVectors(new_coordinator()).put(request, deadline)
+    assert (first.written, first.stale, first.missing) == (20, 0, 0)
+    assert first == again
+    logged = [entry for shard in (0, 1) for entry in await entries(redis, keys, shard)]
+    versions = [records.parse(entry.payload).expected_version for entry in logged]
+    assert sorted(versions) == list(range(1, 21))

@@ -189,3 +189,37 @@ def test_scroll_pages_meet_in_id_order_from_anywhere(ids, limit, start):
     finally:
         storage.close()
         shutil.rmtree(folder)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(operations, st.integers(0, 100), st.integers(0, 100), st.booleans())
+def test_replicas_agree_whenever_they_gave_a_model_up(steps, early, late, reopens):
+    """Each hears at another time that model 1 is given up; in the end both hold what the oracle holds without it."""
+    folder = Path(tempfile.mkdtemp())
+    replicas = [open_at(folder / "one"), open_at(folder / "other")]
+    try:
+        oracle = Oracle()
+        for seq, step in enumerate(steps, 1):
+            oracle.apply(seq, step)
+        entries = entries_of(steps)
+        for place, when in enumerate((early, late)):
+            cut = when % (len(entries) + 1)
+            replicas[place].apply(entries[:cut])
+            if reopens:
+                replicas[place].close()
+                replicas[place] = open_at(folder / ("one", "other")[place])
+            replicas[place].retire_models({1})
+            if when % 2:
+                replicas[place].drop_vectors(1)
+            replicas[place].apply(entries[cut:])
+            replicas[place].drop_vectors(1)
+        for doc_id, (*rest, given_vectors) in oracle.documents.items():
+            left = {model: data for model, data in given_vectors.items() if model != 1}
+            oracle.documents[doc_id] = (*rest, left)
+        for storage in replicas:
+            assert_equal(storage, oracle)
+        assert contents(replicas[0]) == contents(replicas[1])
+    finally:
+        for storage in replicas:
+            storage.close()
+        shutil.rmtree(folder)
