@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 PROTOS = Path(__file__).resolve().parent.parent / "protos"
-PUBLIC = ("search", "documents", "collections", "cluster", "filters", "types")
+PUBLIC = ("search", "documents", "collections", "upgrades", "cluster", "filters", "types")
 # What files without a service are about.
 HEADINGS = {"filters": "Filters", "types": "Shared messages"}
 PACKAGE = "kintsugi.v1"

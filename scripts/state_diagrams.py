@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from doc_blocks import run
 
 from kintsugi import lifecycle
-from kintsugi.registry import index_versions, replicas
-from kintsugi.registry.records import ReplicaState
+from kintsugi.registry import index_versions, replicas, upgrades
+from kintsugi.registry.records import ReplicaState, UpgradeState
 from shard.standing import Standing, way_on
 
 State = TypeVar("State", bound=StrEnum)
@@ -59,6 +59,7 @@ def main() -> int:
         "lifecycle": diagram(lifecycle.TRANSITIONS, lifecycle.LifecycleState.STARTING),
         "replica states": diagram(replicas.TRANSITIONS, ReplicaState.IN_SYNC),
         "index versions": diagram(index_versions.TRANSITIONS, entries=index_versions.ENTRIES),
+        "upgrades": diagram(upgrades.TRANSITIONS, UpgradeState.PLANNED),
         "ways": ways_table(),
     }
     return run(__doc__ or "", "ARCHITECTURE.md", parts)

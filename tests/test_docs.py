@@ -25,7 +25,8 @@ from kintsugi.cli.main import cli
 from kintsugi.failpoints import Failpoint
 from kintsugi.keys import DEFAULT_NAMESPACE, Keys, ShardKeys
 from kintsugi.lifecycle import LifecycleState
-from kintsugi.registry.records import LogState, ReplicaState
+from kintsugi.projections.strategy import Strategy
+from kintsugi.registry.records import LogState, ReplicaState, UpgradeState
 from kintsugi.registry.watch import RegistryHealth
 from kintsugi.settings import describe
 from shard.replica import ReplicaPhase
@@ -197,6 +198,8 @@ def test_every_reason_is_documented() -> None:
         ("docs/operations.md", ReplicaPhase),
         ("docs/operations.md", LogState),
         ("docs/operations.md", LifecycleState),
+        ("docs/upgrades.md", UpgradeState),
+        ("docs/upgrades.md", Strategy),
         ("ARCHITECTURE.md", [standing.name for standing in Standing]),
         ("ARCHITECTURE.md", [way.name for way in Way]),
     ],
@@ -210,7 +213,7 @@ def test_every_redis_key_is_documented() -> None:
     """Whoever looks into Redis can tell what is there."""
     keys, shard = Keys(), ShardKeys(f"{{{DEFAULT_NAMESPACE}:UID/SHARD}}")
     names = [keys.cluster, keys.revision, keys.registry, keys.events, keys.leases, keys.recovery]
-    names += [shard.head, shard.log, shard.positions, shard.request("ID")]
+    names += [keys.artifact("DIGEST"), shard.head, shard.log, shard.positions, shard.request("ID")]
     assert [name for name in names if f"| `{name}` |" not in documents()["ARCHITECTURE.md"]] == []
 
 

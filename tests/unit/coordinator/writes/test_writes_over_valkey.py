@@ -3,6 +3,7 @@
 import time
 from contextlib import aclosing
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -19,8 +20,9 @@ from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log import records
 from kintsugi.log.append import LogWriter
 from kintsugi.log.read import LogReader
+from kintsugi.metrics import Metric
 from kintsugi.redis_client import connect
-from kintsugi.registry.records import LogState
+from kintsugi.registry.records import LogState, Model, Snapshot, encode_record, field_of
 from kintsugi.v1 import documents_pb2, types_pb2, upgrades_pb2
 
 APPLIED = documents_pb2.WRITE_OUTCOME_APPLIED
@@ -258,3 +260,46 @@ async def test_new_vectors_stand_in_the_logs_of_their_documents(new_coordinator,
     logged = [entry for shard in (0, 1) for entry in await entries(redis, keys, shard)]
     versions = [records.parse(entry.payload).expected_version for entry in logged]
     assert sorted(versions) == list(range(1, 21))
+
+
+async def fenced(logs, registry, *changes, shards=(0, 1)):
+    """Raises the fence of logs over what the coordinators know; their next refresh finds the collection changed."""
+    known = registry.view
+    collection = msgspec.structs.replace(known.collections["uid1"], **dict(changes))
+    fields = {**known.snapshot.fields, field_of(collection): encode_record(collection)}
+    revision = known.snapshot.revision + 1
+    registry.newer = Snapshot("c1", 1, revision, f"d{revision}", fields)
+    for shard in shards:
+        await logs.fence("uid1", shard, 1, 1, revision)
+
+
+async def test_a_write_behind_a_fence_is_validated_again(new_coordinator, logs, registry, redis, keys, deadline, kit):
+    """When it is still valid the caller notices nothing."""
+    await fenced(logs, registry)
+    response = await new_coordinator().upsert(kit.upsert(20), deadline)
+    assert {result.outcome for result in response.results} == {APPLIED}
+    assert sum([len(await entries(redis, keys, shard)) for shard in (0, 1)]) == 20
+
+
+async def test_a_write_of_a_retired_model_does_not_slip_in(new_coordinator, logs, registry, redis, keys, deadline, kit):
+    """It was valid by the registry that the coordinator knew; nothing of it is written."""
+    after = (*registry.view.collections["uid1"].models, Model(2, "m2", 3, Metric.COSINE))
+    await fenced(logs, registry, ("models", after), ("serving_model", "m2"), ("retired", ("m1",)))
+    request = kit.upsert(20)
+    request.vectors[0].model = "m1"
+    with pytest.raises(FailedPrecondition, match="m1.*retired.*m2") as caught:
+        await new_coordinator().upsert(request, deadline)
+    assert caught.value.reason == "MODEL_RETIRED"
+    assert [await entries(redis, keys, shard) for shard in (0, 1)] == [[], []]
+
+
+async def test_what_was_written_before_the_fence_stays(new_coordinator, logs, registry, deadline, kit):
+    """With one shard's log fenced only, the items tell which were written and why the others were not."""
+    after = (*registry.view.collections["uid1"].models, Model(2, "m2", 3, Metric.COSINE))
+    changes = (("models", after), ("serving_model", "m2"), ("retired", ("m1",)))
+    await fenced(logs, registry, *changes, shards=(1,))
+    request = kit.upsert(20)
+    request.vectors[0].model = "m1"
+    response = await new_coordinator().upsert(request, deadline)
+    for index, result in enumerate(response.results):
+        assert (result.outcome == APPLIED) is (ids.shard_of(index, 2) == 0), result.message
