@@ -55,8 +55,8 @@ _SCAN_BYTES: Final = 8 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class StorageEvent:
-    """A transaction that was just committed: `kind` is "commit", "fence" or "trim", which
-    takes what nobody needs, `seq` the position in it, `synced` whether it had reached the disk by then."""
+    """A transaction that was just committed: `kind` is "commit", "fence" or "trim" (of what
+    nobody needs), `seq` the position in it, `synced` whether it had reached the disk by then."""
 
     kind: str
     seq: int
@@ -128,13 +128,12 @@ class Storage:
         with self._write_lock:
             self._retired |= models
 
-    def drop_vectors(self, model: int, *, unless_only: int | None = None) -> int:
+    def drop_vectors(self, model: int) -> int:
         """Deletes the vectors of a model, in transactions of bounded size that let other writes through, and returns how
-        many; with `unless_only`, those of documents only that have a vector of that model, too. May be interrupted and
-        begun anew. Nobody may search the model: the journal does not tell of it."""
+        many. May be interrupted and begun anew. Nobody may search the model: the journal does not tell of it."""
         dropped, row = 0, 0
         while True:
-            removed = self._drop_some(model, row, unless_only)
+            removed = self._drop_some(model, row)
             dropped += len(removed.rows)
             if removed.last is None:
                 return dropped
@@ -407,10 +406,10 @@ class Storage:
                 self._publish("trim", self._state)
             return deleted
 
-    def _drop_some(self, model: int, after: int, unless_only: int | None) -> Removed:
+    def _drop_some(self, model: int, after: int) -> Removed:
         with self._write_lock, self._memory_kept_right():
             with self._write_transaction() as txn:
-                removed = remove_some(txn, self._databases, model, after, unless_only)
+                removed = remove_some(txn, self._databases, model, after)
                 counts = self._state.vectors
                 left = counts | {model: counts.get(model, 0) - len(removed.rows)}
                 state = msgspec.structs.replace(self._state, vectors=left)

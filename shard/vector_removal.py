@@ -27,19 +27,17 @@ class Removed:
     last: int | None
 
 
-def remove_some(txn: Any, databases: Databases, model: int, after: int, unless_only: int | None) -> Removed:
-    """Removes some vectors behind the row `after`; with `unless_only`, of those rows only that have a vector of that model,
-    too."""
+def remove_some(txn: Any, databases: Databases, model: int, after: int) -> Removed:
+    """Removes some vectors behind the row `after`."""
     removed = BitMap64()
     size, last = 0, after
     found = _rows_behind(txn, databases, model, after)
     for row in found:
         if size > _DOCUMENT_BYTES:
             return Removed(removed, last)
+        size += _remove(txn, databases, model, row)
+        removed.add(row)
         last = row
-        if unless_only is None or txn.get(vector_key(unless_only, row), None, databases.vectors) is not None:
-            size += _remove(txn, databases, model, row)
-            removed.add(row)
     return Removed(removed, last if len(found) == _ROWS else None)
 
 

@@ -48,16 +48,6 @@ def test_dropping_takes_the_vectors_of_one_model_only(open_storage, memory_log):
     assert (again.documents_with_vector(1), len(again.rows_with(2))) == (0, 1201)
 
 
-def test_a_documents_only_vector_can_be_spared(open_storage, memory_log):
-    """After a rollback, documents that lack a vector of the old model keep that of the new one."""
-    storage = open_storage()
-    storage.apply(put(memory_log, "both", 1, 2) + put(memory_log, "new", 2) + put(memory_log, "old", 1))
-    assert storage.drop_vectors(2, unless_only=1) == 1
-    assert [models_of(storage, one) for one in ("both", "new", "old")] == [[1], [2], [1]]
-    assert storage.rows_with(2).rows().tolist() == [2]
-    consistent(storage)
-
-
 def test_dropping_goes_on_where_it_was_interrupted(open_storage, memory_log):
     """What is left after a crash is dropped by the next call, and writes go between its transactions."""
     seen = []
