@@ -92,13 +92,16 @@ class Progress:
         return ""
 
     def vectors(self, *, new: bool) -> tuple[int, int]:
-        """The documents with a vector of the new or the old model, and all: of each shard's replica that is furthest behind."""
+        """The documents with a vector of the new or the old model, and all: by the replica of each shard that holds most of its
+        log; another one will say the same when it is as far."""
         with_ = _with_new if new else _with_old
         with_vector = documents = 0
         for shard in sorted({replica.shard for replica in self.replicas}):
-            mine = [hosted.upgrade for replica, hosted in self.told if replica.shard == shard]
+            mine = [hosted for replica, hosted in self.told if replica.shard == shard]
             if mine:
-                last = max(mine, key=lambda one: one.documents - with_(one))
+                furthest = max(one.status.durable_seq for one in mine)
+                known = [one.upgrade for one in mine if one.status.durable_seq == furthest]
+                last = max(known, key=lambda one: one.documents - with_(one))
                 with_vector, documents = with_vector + with_(last), documents + last.documents
         return with_vector, documents
 

@@ -96,6 +96,7 @@ class FakeServers:
         self.progress = {"documents": 100, "with_old_vector": 100, "with_new_vector": 0}
         self.of_member = {}
         self.seq = 50
+        self.seq_of = {}
         self.live_recall = 1.0
         self.checked_recall = 1.0
         self.checks = []
@@ -108,7 +109,7 @@ class FakeServers:
         for number in range(2):
             hosted = response.replicas.add(serving_models=self.serving)
             hosted.replica.collection_uid, hosted.replica.shard = "uid1", number
-            hosted.status.phase, hosted.status.durable_seq = "serving", self.seq
+            hosted.status.phase, hosted.status.durable_seq = "serving", self.seq_of.get(member, self.seq)
             for field, value in {**self.progress, **self.of_member.get(member, {})}.items():
                 setattr(hosted.upgrade, field, value)
             version = hosted.status.index_versions.add(model="new", state="serving")
