@@ -9,6 +9,7 @@ is removed when no upgrade names it any more.
 import asyncio
 import hashlib
 import re
+import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
@@ -40,13 +41,18 @@ class Artifacts:
         self._cache = cache
         self._peers = peers
         self._ask = ask
+        # Replicas of one collection fetch the same artifacts at the same time.
+        self._changing = threading.Lock()
 
     def held(self, digest: str) -> bytes:
         """An artifact that this server holds. Blocks. Raises NotFound for another one, and for what is damaged."""
-        path = self._folder / digest
-        if not _DIGEST.fullmatch(digest) or not path.is_file():
-            raise NotFound(f"artifact {digest!r} is not held here")
-        data = path.read_bytes()
+        missing = NotFound(f"artifact {digest!r} is not held here")
+        if not _DIGEST.fullmatch(digest):
+            raise missing
+        try:
+            data = (self._folder / digest).read_bytes()
+        except FileNotFoundError as error:
+            raise missing from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise NotFound(f"artifact {digest} is damaged here")
         return data
@@ -63,14 +69,15 @@ class Artifacts:
 
     def forget_all_but(self, digests: Collection[str]) -> None:
         """Removes what no upgrade names. Blocks."""
-        if self._folder.is_dir():
-            for path in self._folder.iterdir():
+        with self._changing:
+            for path in self._folder.iterdir() if self._folder.is_dir() else ():
                 if path.name not in digests:
                     path.unlink(missing_ok=True)
 
     def _keep(self, digest: str, data: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_file(self._folder / digest, data)
+        with self._changing:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_file(self._folder / digest, data)
 
     async def _fetched(self, digest: str) -> bytes:
         problems = []

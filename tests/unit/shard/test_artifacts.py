@@ -1,5 +1,6 @@
 """What a shard server holds of upgrades."""
 
+import asyncio
 import hashlib
 
 import pytest
@@ -103,3 +104,11 @@ async def test_what_no_upgrade_names_is_removed(tmp_path):
     await holding.get(hashlib.sha256(other).hexdigest())
     holding.forget_all_but({DIGEST})
     assert [path.name for path in (tmp_path / "artifacts").iterdir()] == [DIGEST]
+
+
+async def test_many_may_fetch_the_same_artifact_at_once(tmp_path):
+    """Replicas of one collection do, while others let go of what nobody names."""
+    held = artifacts(tmp_path, Cache(DATA))
+    for _ in range(20):
+        await asyncio.gather(*(held.get(DIGEST) for _ in range(8)), asyncio.to_thread(held.forget_all_but, ()))
+    assert await held.get(DIGEST) == DATA
