@@ -4,6 +4,7 @@ import asyncio
 import time
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from coordinator.collections import Collections
@@ -14,9 +15,13 @@ from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.append import LogWriter
 from kintsugi.log.positions import LogPositions
 from kintsugi.log.read import LogReader
+from kintsugi.metrics import Metric
+from kintsugi.projections.calibration import Calibration
+from kintsugi.projections.strategy import Strategy
 from kintsugi.registry.leases import LeaseInfo
-from kintsugi.registry.records import Defaults, Member, Role
+from kintsugi.registry.records import Defaults, Member, Model, Role, Upgrade, UpgradeState
 from kintsugi.registry.store import RegistryStore
+from kintsugi.registry.upgrades import collection_after
 from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.v1 import collections_pb2, types_pb2
 
@@ -188,3 +193,33 @@ async def test_an_encoding_that_cannot_be_leaves_the_collection_as_it_is(cluster
     assert cluster.watcher.view.collections_by_name["docs"] == created
     with pytest.raises(NotFound):
         await cluster.collections.encode("nobody", collections_pb2.Encoding())
+
+
+def upgrade_of(collection):
+    """A plan to leave the collection's model."""
+    new = Model(2, "m2", 4, Metric.COSINE)
+    return Upgrade(
+        collection.uid, 1, "m1", new, UpgradeState.PLANNED, Strategy.BRIDGE, Calibration.QUANTILES,
+        "b", "", "r", "a", "p", 0.99, 0.95, 1, 1,
+    )  # fmt: skip
+
+
+async def test_deleted_collection_takes_its_upgrade_along(cluster, deadline):
+    """Another collection of the name begins without one."""
+    created = await cluster.collections.create(spec(), deadline)
+    await cluster.watcher.update(lambda _: [upgrade_of(created)])
+    await cluster.collections.delete("docs")
+    assert cluster.watcher.view.upgrades == {}
+
+
+async def test_collection_that_was_upgraded_is_still_what_was_asked_for(cluster, deadline):
+    """The script that created it may be repeated, with the model that it had then or with the one that it has now."""
+    created = await cluster.collections.create(spec(), deadline)
+    finished = msgspec.structs.replace(upgrade_of(created), state=UpgradeState.FINISHED)
+    both = msgspec.structs.replace(created, models=(*created.models, finished.new_model))
+    upgraded = collection_after(both, finished)
+    await cluster.watcher.update(lambda _: [upgraded])
+    for model in (types_pb2.Model(name="m1", dimension=3), types_pb2.Model(name="m2", dimension=4)):
+        assert await cluster.collections.create(spec(models=[model]), deadline) == upgraded
+    with pytest.raises(AlreadyExists):
+        await cluster.collections.create(spec(models=[types_pb2.Model(name="m2", dimension=3)]), deadline)
