@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench import breakdown, encodings, filters, promise, upgrade
+from bench import backfill, breakdown, encodings, filters, promise, upgrade
 from bench.chart import svg
 from bench.child import ChildFailed
 from bench.report import table
@@ -37,6 +37,7 @@ TABLES = {
     "breakdown": breakdown.main,
     "promise": promise.main,
     "upgrade": upgrade.main,
+    "backfill": backfill.main,
 }
 
 _DESCRIPTION = """\

@@ -1,6 +1,6 @@
-"""Draws the report of a plan: what each way to answer new-model clients is worth at the start, and the way through the upgrade.
+"""Draws what a planner found: the rows of the report as bars, the way through the upgrade as a curve.
 
-Needs matplotlib, which the extra `plots` installs.
+Needs matplotlib, which the extra `plots` installs; nothing else of Kintsugi's projections does.
 """
 
 from pathlib import Path
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from kintsugi.projections.findings import Findings
 from kintsugi.projections.measures import Interval
-from kintsugi.projections.report import K, Measured, Row
+from kintsugi.projections.report import K, Row
+from kintsugi.tuning.plot import check
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+__all__ = ["check", "draw"]
 
 _GOLD, _GREY, _INK = "#b8860b", "#9aa5b1", "#222222"
 
@@ -22,64 +25,44 @@ def draw(findings: Findings, path: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(11, 5), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    _rows(left, findings)
-    _curve(right, findings)
-    report = findings.report
+    rows, curve = figure.subplots(1, 2, sharey=True)
+    _rows(rows, findings)
+    _curve(curve, findings)
     verdict = "refused" if findings.refused else f"recommended: {findings.strategy}"
+    report = findings.report
     figure.suptitle(
-        f"{verdict}; {report.old_dimension} -> {report.new_dimension} dimensions, {report.queries} queries, 95% intervals",
+        f"{report.old_dimension} to {report.new_dimension} dimensions, {report.held_out:,} held-out documents, "
+        f"{report.queries:,} queries; {verdict}",
         fontsize=10,
     )
     # Without a salt of ours, an SVG is another one each time.
-    with rc_context({"svg.hashsalt": "plan"}):
+    with rc_context({"svg.hashsalt": "kintsugi"}):
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def deciding(findings: Findings) -> tuple[str, list[tuple[str, Interval]], list[tuple[float, Interval]]]:
-    """The measure that decides, its value for each row, and along the way."""
-    judged = findings.report.judged
-    rows = [(_title(row), _value(row, judged=judged)) for row in findings.report.rows]
-    way = [(point.fraction, point.ndcg if judged and point.ndcg else point.recall) for point in findings.curve]
-    return f"{'nDCG' if judged else 'recall'}@{K}", rows, way
-
-
 def _rows(axes: "Axes", findings: Findings) -> None:
-    measure, rows, _ = deciding(findings)
-    for place, (title, value) in enumerate(rows):
-        colour = _GREY if title in {Row.OLD_ALONE, Row.REEMBEDDED} else _GOLD
-        axes.bar(place, value.mean, color=colour, width=0.6)
-        axes.plot([place, place], [value.low, value.high], color=_INK, lw=1.2)
-    axes.set_xticks(range(len(rows)), [title for title, _ in rows], fontsize=8, rotation=20, ha="right")
-    axes.set_ylabel(measure)
-    axes.set_title("before any document is re-embedded", fontsize=9)
-    axes.grid(visible=True, axis="y", lw=0.3)
+    values = [one.ndcg or one.recall for one in findings.report.rows]
+    names = [f"{one.row}\n{one.kind or ''}" for one in findings.report.rows]
+    colours = [_GREY if one.row in {Row.OLD_ALONE, Row.REEMBEDDED} else _GOLD for one in findings.report.rows]
+    axes.bar(names, [one.mean for one in values], yerr=_errors(values), color=colours, ecolor=_INK, capsize=3)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.set_ylabel(f"nDCG@{K}" if findings.report.judged else f"recall@{K}")
+    axes.set_title("before any document is re-embedded; the last: after all are", fontsize=9)
 
 
 def _curve(axes: "Axes", findings: Findings) -> None:
-    _, rows, way = deciding(findings)
-    at = [100 * fraction for fraction, _ in way]
-    axes.fill_between(
-        at, [value.low for _, value in way], [value.high for _, value in way], color=_GOLD, alpha=0.2, lw=0
-    )
-    axes.plot(
-        at,
-        [value.mean for _, value in way],
-        "o-",
-        color=_GOLD,
-        ms=4,
-        label=f"{findings.strategy}, {findings.calibration}",
-    )
-    axes.axhline(rows[0][1].mean, color=_GREY, lw=1, ls="--", label=rows[0][0])
+    values = [point.ndcg or point.recall for point in findings.curve]
+    old = findings.report.rows[0]
+    fractions = [100 * point.fraction for point in findings.curve]
+    axes.errorbar(fractions, [one.mean for one in values], yerr=_errors(values), color=_GOLD, ecolor=_INK, capsize=3,
+                  label=f"{findings.strategy}, {findings.calibration}")  # fmt: skip
+    axes.axhline((old.ndcg or old.recall).mean, color=_INK, lw=0.8, ls=":", label=str(old.row))
     axes.set_xlabel("documents re-embedded, %")
-    axes.set_title("through the upgrade", fontsize=9)
+    axes.set_title("on the way", fontsize=9)
     axes.grid(visible=True, lw=0.3)
     axes.legend(fontsize=8, loc="lower right")
 
 
-def _title(row: Measured) -> str:
-    return f"{row.row}\n{row.kind}" if row.kind else row.row.value
-
-
-def _value(row: Measured, *, judged: bool) -> Interval:
-    return row.ndcg if judged and row.ndcg is not None else row.recall
+def _errors(values: list[Interval]) -> list[list[float]]:
+    """As matplotlib wants them: below and above the means."""
+    return [[one.mean - one.low for one in values], [one.high - one.mean for one in values]]

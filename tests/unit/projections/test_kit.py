@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from kintsugi.projections import anchors, artifact, uncertainty
+from kintsugi.projections import anchors, artifact, plot, uncertainty
 from kintsugi.projections import kit as kits
 from kintsugi.projections.calibration import Calibration
 from kintsugi.projections.findings import from_json, table
@@ -149,3 +149,12 @@ def test_a_predictor_is_packed_only_if_it_orders_backfill_better_than_chance(mad
     assert (made.uncertainty is not None) == (made.findings.unsure_first_gain.low > 0)
     if made.uncertainty is not None:
         assert uncertainty.unpack(made.uncertainty).dimension == made.report.old_dimension
+
+
+def test_the_plot_has_rows_and_curve_and_is_the_same_each_time(made, tmp_path):
+    """An SVG that names what is recommended."""
+    pytest.importorskip("matplotlib")
+    for name in ("one.svg", "two.svg"):
+        plot.draw(made.findings, tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert b"<svg" in (tmp_path / "one.svg").read_bytes()
