@@ -25,7 +25,7 @@ from shard.crossing import Crossing
 from shard.doubts import doubts
 from shard.effective import EffectiveSource, Fallback
 from shard.folders import ReplicaFolder
-from shard.model_index import ModelIndex, prepare_folder
+from shard.model_index import Around, ModelIndex, prepare_folder
 from shard.next_documents import Backfill
 from shard.rebuilder import Outside, Wanted
 from shard.seq_waiters import SeqWaiters
@@ -177,19 +177,12 @@ class Engine:
         folder = self.folder.index / str(model.number)
         prepare_folder(folder, upgrade.mapped_by(model.name) if upgrade else "")
         source = EffectiveSource(self.storage, fallback)
-        outside = self._outside(model.name).outside
-        crossings = partial(self.crossing, model.name)
-        observe = partial(self.backfill.observe, model.number)
-        return ModelIndex.open(
-            model,
-            folder,
-            source,
-            wanted_by(collection),
-            self.settings,
-            outside=outside,
-            crossings=crossings,
-            observe=observe,
+        around = Around(
+            self._outside(model.name).outside,
+            partial(self.crossing, model.name),
+            partial(self.backfill.observe, model.number),
         )
+        return ModelIndex.open(model, folder, source, wanted_by(collection), self.settings, around)
 
     def crossing(self, name: str) -> Crossing | None:
         """How documents without a vector of this model take part in its searches now; None where all have one."""

@@ -21,6 +21,15 @@ _PROJECTION = "projection"
 
 
 @dataclass(frozen=True, slots=True)
+class Around:
+    """What the searches of an index ask of their replica, and tell it; what its builds have to do with the rest of the server."""
+
+    outside: Outside
+    crossings: Crossings
+    observe: Observe
+
+
+@dataclass(frozen=True, slots=True)
 class ModelIndex:
     model: Model
     folder: Path
@@ -37,12 +46,9 @@ class ModelIndex:
         source: EffectiveSource,
         wanted: Wanted,
         settings: ShardSettings,
-        *,
-        outside: Outside,
-        crossings: Crossings,
-        observe: Observe,
+        around: Around,
     ) -> "ModelIndex":
-        """Starts both threads; the index is then on its way. `observe` is told every search, as the searcher's is."""
+        """Starts both threads; the index is then on its way."""
         indexer = Indexer(
             source,
             IndexedModel(model.number, model.dimension, model.metric),
@@ -51,16 +57,16 @@ class ModelIndex:
             settings=IndexerSettings(
                 checkpoint_changes=settings.checkpoint_every_changes, checkpoint_s=settings.checkpoint_every_s
             ),
-            outside=outside,
+            outside=around.outside,
         )
         recall = RecallSamples(samples_per_window(settings.recall_samples_per_minute))
         waiting = SearcherSettings(max_waiting_queries=settings.max_queued_searches)
 
         def observed(call: SearchCall, hits: ShardHits) -> None:
             recall.observe(call, hits)
-            observe(call, hits)
+            around.observe(call, hits)
 
-        searcher = Searcher(source, indexer, settings=waiting, observe=observed, crossings=crossings)
+        searcher = Searcher(source, indexer, settings=waiting, observe=observed, crossings=around.crossings)
         indexer.start()
         searcher.start()
         return cls(model, folder, source, indexer, searcher, recall)
