@@ -26,7 +26,7 @@ from kintsugi.projections.findings import Findings, rows_table, summary
 from kintsugi.projections.kit import assembled, best
 from kintsugi.projections.measures import Interval, interval
 from kintsugi.projections.migration import FRACTIONS, Mask, Merge, Migration, Quality, Space, replaced, spaces
-from kintsugi.projections.report import plan
+from kintsugi.projections.report import NEEDS, plan
 from kintsugi.projections.sample import split
 from kintsugi.projections.strategy import Strategy
 
@@ -35,7 +35,6 @@ Tell = Callable[[str], None]
 # The constant of reciprocal rank fusion (Cormack et al., 2009).
 _RRF = 60
 _OF_OLD_ALONE = 0.99
-_NEEDS = {Strategy.BRIDGE: "new", Strategy.MAP: "new", Strategy.BOTH: "old and new"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ def _ways(ground: dict[Strategy, Space]) -> list[_Way]:
         _Way("rank fusion", "old and new", old, Calibration.RAW, _fused, baseline=True),
     ]
     return ways + [
-        _Way(f"{strategy}, {how}", _NEEDS[strategy], space, how, replaced)
+        _Way(f"{strategy}, {how}", NEEDS[strategy], space, how, replaced)
         for strategy, space in ground.items()
         for how in Calibration
         if how is not Calibration.RAW or strategy is Strategy.MAP

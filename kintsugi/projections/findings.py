@@ -10,7 +10,7 @@ import msgspec
 from kintsugi.projections.calibration import Calibration
 from kintsugi.projections.measures import Interval
 from kintsugi.projections.projection import Kind
-from kintsugi.projections.report import K, Report
+from kintsugi.projections.report import NEEDS, K, Report
 from kintsugi.projections.strategy import Strategy
 
 FORMAT_VERSION = 1
@@ -84,7 +84,7 @@ def summary(findings: Findings) -> list[str]:
     verdict = "refused" if findings.refused else f"recommended: {findings.strategy}"
     taken = (
         f"{findings.strategy}{f' by {report.kind}' if report.kind else ''}, scores calibrated by {findings.calibration}, "
-        f"needs query vectors of: {report.needs or findings.strategy}"
+        f"needs query vectors of: {NEEDS[findings.strategy]}"
     )
     compatible = "beats" if report.compatible else "does not beat"
     return [

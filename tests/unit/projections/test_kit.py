@@ -13,7 +13,7 @@ from kintsugi.projections.findings import from_json, table
 from kintsugi.projections.kit import kit
 from kintsugi.projections.migration import FRACTIONS
 from kintsugi.projections.projection import Kind, unit
-from kintsugi.projections.report import Row
+from kintsugi.projections.report import NEEDS, Row
 from kintsugi.projections.sample import split
 from kintsugi.projections.strategy import Strategy
 from tests.unit.projections.test_report import world
@@ -101,6 +101,7 @@ def test_a_refused_upgrade_has_a_complete_kit_that_says_so():
     assert refused.reverse == forced.reverse
     assert table(refused.findings).startswith("refused")
     assert "retrieves worse" in table(refused.findings)
+    assert f"needs query vectors of: {NEEDS[refused.strategy]}" in table(refused.findings)
 
 
 def test_when_no_projection_is_good_enough_both_vectors_are_needed():
