@@ -29,11 +29,10 @@ def parse(message: collections_pb2.Encoding, field: str, dimension: int, metric:
 
 def asked_for(collection: Collection, message: collections_pb2.Encoding) -> Collection:
     """The collection after a request for an encoding. The request counts even if it asks for the present one: replicas
-    whose check refused it then try again."""
-    model = collection.model("")
-    assert model is not None, "a collection serves one of its models"
+    whose check refused it then try again. While the collection is upgraded it must suit both models."""
+    smallest = min(model.dimension for model in collection.live_models)
     return msgspec.structs.replace(
         collection,
-        encoding=parse(message, "encoding", model.dimension, collection.metric),
+        encoding=parse(message, "encoding", smallest, collection.metric),
         encoding_requests=collection.encoding_requests + 1,
     )

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from coordinator import collection_spec
+from kintsugi.ann.spec import problem_of
 from kintsugi.errors import FailedPrecondition, InvalidArgument
 from kintsugi.metrics import Metric
 from kintsugi.projections import anchors as anchors_file
@@ -101,6 +102,12 @@ def _new_model(plan: upgrades_pb2.UpgradePlan, collection: Collection) -> Model:
     field = "plan.new_model"
     number = max(model.number for model in collection.models) + 1
     model = collection_spec.parse_model(plan.new_model, collection.metric, field, number=number)
+    if problem := problem_of(collection.encoding, model.dimension, collection.metric):
+        raise InvalidArgument(
+            f"{field}.dimension",
+            f"is {model.dimension}",
+            f"must suit the encoding {collection.encoding.name} of the collection, whose {' '.join(problem)}",
+        )
     known = collection.model(model.name)
     if known is None:
         return model

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from coordinator.upgrade_plan import MAX_ARTIFACT_BYTES, MAX_REPORT_BYTES, check
+from kintsugi.ann.spec import parse_name
 from kintsugi.errors import FailedPrecondition, InvalidArgument
 from kintsugi.metrics import Metric
 from kintsugi.projections import anchors as anchors_file
@@ -117,3 +118,11 @@ def test_a_model_that_a_rollback_left_behind_is_taken_up_again(plan, collection)
     gone = msgspec.structs.replace(after, dropped=("new",))
     with pytest.raises(InvalidArgument, match="whose vectors are gone"):
         check(plan(), gone, force=False)
+
+
+def test_a_model_too_small_for_the_encoding_is_refused(plan, collection):
+    """The index of the new model is encoded like that of the old one."""
+    encoded = msgspec.structs.replace(collection, encoding=parse_name("binary+prefix-9"))
+    with pytest.raises(InvalidArgument, match=r"dimension is 8, must suit the encoding binary\+prefix-9") as raised:
+        check(plan(), encoded, force=True)
+    assert raised.value.field == "plan.new_model.dimension"
