@@ -259,7 +259,7 @@ class Checkpoints:
                 f"format {manifest.format_version} by usearch {manifest.usearch_version}, "
                 f"expected {FORMAT_VERSION} by {usearch.__version__}"
             )
-        if manifest.model != self._model or manifest.parameters.connectivity != self._parameters.connectivity:
+        if manifest.model != self._model or _links(manifest.parameters) != _links(self._parameters):
             raise CheckpointTorn(f"holds {manifest.model} with {manifest.parameters}, expected {self._model}")
         return manifest
 
@@ -271,6 +271,10 @@ def _folder_name(number: int, seq: int) -> str:
 def _sealed(manifest: Manifest) -> bytes:
     encoded = msgspec.json.encode(manifest)
     return msgspec.json.encode(_Envelope(msgspec.Raw(encoded), hashlib.sha256(encoded).hexdigest()))
+
+
+def _links(parameters: GraphParameters) -> tuple[int, int]:
+    return parameters.connectivity, parameters.wide_connectivity
 
 
 def _sha256(path: Path) -> str:
