@@ -72,7 +72,7 @@ class Partition:
             ndim=self._vectors.shape[1],
             metric=self._encoding.usearch_metric,
             dtype=self._encoding.usearch_dtype,
-            connectivity=parameters.connectivity,
+            connectivity=parameters.links(self._encoding.code_bytes),
             expansion_add=parameters.expansion_add,
             expansion_search=parameters.expansion_search,
         )

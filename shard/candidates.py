@@ -50,7 +50,7 @@ class IndexCandidates:
         self._oversampling = oversampling
         self._costs = costs
         self._clock = clock
-        self._breadth = self._index.graph.parameters.expansion_search
+        self._breadth = self._index.breadth.value
 
     @property
     def are_in_order(self) -> bool:

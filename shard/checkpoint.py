@@ -259,7 +259,7 @@ class Checkpoints:
                 f"format {manifest.format_version} by usearch {manifest.usearch_version}, "
                 f"expected {FORMAT_VERSION} by {usearch.__version__}"
             )
-        if manifest.model != self._model or manifest.parameters.connectivity != self._parameters.connectivity:
+        if manifest.model != self._model or _links(manifest.parameters) != _links(self._parameters):
             raise CheckpointTorn(f"holds {manifest.model} with {manifest.parameters}, expected {self._model}")
         return manifest
 
@@ -278,6 +278,10 @@ def _last_number(path: Path) -> int:
         return int(path.read_text())
     except (FileNotFoundError, ValueError):
         return 0
+
+
+def _links(parameters: GraphParameters) -> tuple[int, int]:
+    return parameters.connectivity, parameters.wide_connectivity
 
 
 def _sha256(path: Path) -> str:

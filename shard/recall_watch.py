@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from kintsugi.errors import KintsugiError
 from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
+from shard.checkpoint import IndexVersion
 from shard.engine import Engine
 from shard.model_index import ModelIndex
 from shard.pace import Clocks, Pace
-from shard.recall import RecallCheck
+from shard.recall import Found, Probe, RecallCheck
 from shard.recall_samples import window_s
 from shard.replica import Replica
 
@@ -59,6 +60,7 @@ class RecallWatch:
                 if probes := index.recall.take():
                     found = await self._checking(engine, index).measure(probes)
                     _SAMPLES.inc(index.recall.note(zip(probes, found, strict=True)))
+                    _learn(index.indexer.serving, zip(probes, found, strict=True))
         except KintsugiError as error:
             _log.info(LogEvent.RECALL_NOT_MEASURED, **_names(replica), error=str(error))
         except Exception:  # noqa: BLE001 -- what only measures must not end the server
@@ -69,6 +71,14 @@ class RecallWatch:
             return Pace(_SHARE, engine.closing, clocks=_CLOCKS)
 
         return RecallCheck(index.source, index.indexer, index.searcher, self._thread, pace)
+
+
+def _learn(serving: IndexVersion | None, checked: Iterable[tuple[Probe, Found]]) -> None:
+    """Searches that leave it open how broad they are become as broad as they must be."""
+    for probe, found in checked:
+        is_open = probe.oversampling is None and probe.filter is None and probe.min_score is None
+        if serving is not None and is_open and found.recall is not None and found.index_version == serving.number:
+            serving.index.breadth.note(found.recall, probe.k)
 
 
 def _names(replica: Replica) -> dict[str, object]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from kintsugi.ann.breadth import Breadth
 from kintsugi.ann.encoding import Encoding
 from kintsugi.ann.narrowing import by_planes, by_scan_codes
 from kintsugi.ann.recurrent import Planes
@@ -44,6 +45,8 @@ class EncodedIndex:
         self.planes = planes
         # Candidates per hit of a search that names none. The owner may change it at any time.
         self.oversampling = graph.encoding.oversampling
+        # Candidates that a search of the graph looks at which names no oversampling. Whoever measures recall notes it here.
+        self.breadth = Breadth(graph.parameters.expansion_search)
 
     @classmethod
     def create(cls, encoding: Encoding, parameters: GraphParameters, stem: Path, first_row: int) -> "EncodedIndex":

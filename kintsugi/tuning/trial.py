@@ -62,7 +62,7 @@ class Trial:
     @property
     def breadth(self) -> int:
         """How many candidates a search of the graph looks at, however few it is asked for."""
-        return self._parameters.expansion_search
+        return max(part.breadth.value for part in self._parts)
 
     def build(self, advance: Advance) -> float:
         """Fits, encodes and links everything. Returns the seconds; `advance` is called with the vectors done."""
@@ -76,7 +76,17 @@ class Trial:
                 block = slice(start, start + _ADD_BLOCK)
                 index.add(rows[block], vectors[block])
                 advance(len(rows[block]))
-        return time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self._learn_breadth()
+        return seconds
+
+    def _learn_breadth(self) -> None:
+        """As the recall of live searches would teach it, in time."""
+        before = 0
+        while self.breadth != before:
+            before, recalls = self.breadth, self.recalls(self.oversampling)
+            for part in self._parts:
+                part.breadth.note(float(recalls.mean()), len(recalls) * self._ground.k)
 
     def _assemble(self, number: int, vectors: F32Matrix) -> EncodedIndex:
         dimension = vectors.shape[1]
@@ -92,7 +102,7 @@ class Trial:
         return Sizes(
             code=code,
             extra=encoding.extra_bytes,
-            memory=index_bytes(count, code, self._parameters.connectivity) / count,
+            memory=index_bytes(count, code, self._parameters.links(code - encoding.extra_bytes)) / count,
             mapped=sum(part.mapped_bytes for part in self._parts) / len(self._ground.vectors),
         )
 
@@ -105,7 +115,7 @@ class Trial:
         for places, index in zip(self._ground.parts, self._parts, strict=True):
             count = index.wanted(k, oversampling)
             if in_order:
-                count = max(count, self.breadth)
+                count = max(count, index.breadth.value)
             candidates = index.candidates(queries, k, oversampling, count=count)
             for query, answer, rows in zip(queries, found, candidates, strict=True):
                 answer.append(score(query, places[rows.astype(np.int64)]))

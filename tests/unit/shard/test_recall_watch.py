@@ -84,6 +84,17 @@ async def test_a_worse_index_shows(watched):
     assert watched.index.recall.recall.all.recall < 0.8
 
 
+async def test_searches_become_as_broad_as_they_must_be(watched):
+    """What a window's searches missed, the next ones look for further."""
+    index = watched.index.indexer.serving.index
+    before = index.breadth.value
+    index.remove(np.arange(1, 201, dtype=np.uint64))
+    for _ in range(3):
+        await watched.search(20)
+        await watched.windows.end()
+    assert index.breadth.value == round(before * 1.5)
+
+
 async def test_without_searches_nothing_is_done(watched):
     """An idle replica is not scanned."""
     await watched.windows.end()
