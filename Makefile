@@ -18,8 +18,9 @@ $(STAMP): pyproject.toml requirements.txt
 demo: $(STAMP)
 	$(BIN)/kintsugi demo
 
+# Two at a time: most tests wait for processes that they have started. Those of one file stay together.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest --long
