@@ -1,9 +1,10 @@
 """Moves upgrades on where nobody's command is needed: as soon as the replicas are as far as the next state demands.
 
 1. Every coordinator runs it. Each step is a compare-and-set that applies to the state it was decided for, or not at all.
-2. An upgrade is finished only when no write of the old model can slip in any more: the logs refuse writers that know a registry
+2. A rollback ends only when no write of the new model can slip in any more: what replicas tell of vectors stays true.
+3. An upgrade is finished only when no write of the old model can slip in any more: the logs refuse writers that know a registry
    from before FINISHING, and the replicas are asked behind the last write that such a writer made.
-3. Artifacts that the registry names no more are dropped from Redis by the coordinators that saw them named.
+4. Artifacts that the registry names no more are dropped from Redis by the coordinators that saw them named.
 """
 
 import asyncio
@@ -76,6 +77,8 @@ class UpgradeDriver:
         match upgrade.state:
             case _S.SERVING_BOTH | _S.MAPPING | _S.ROLLING_BACK:
                 event = next_event(upgrade, await self._reports.progress(collection))
+                if event is _E.RETURNED:
+                    await self._fence(view, collection)
             case _S.FINISHING:
                 event = await self._finish(view, collection)
             case _:
@@ -86,18 +89,22 @@ class UpgradeDriver:
 
     async def _finish(self, view: View, collection: Collection) -> UpgradeEvent | None:
         """Fences every log, again at each sweep since a restored log has forgotten it, and then looks."""
-        version = view.snapshot
-        ends = {
-            shard.shard: await self._fences.fence(
-                collection.uid, shard.shard, version.incarnation, shard.epoch, version.revision
-            )
-            for shard in view.shards_of(collection)
-        }
+        ends = await self._fence(view, collection)
         progress = await self._reports.progress(collection)
         if progress.behind(ends):
             return None
         with_vector, documents = progress.vectors(new=True)
         return _E.COMPLETE if with_vector >= documents else _E.INCOMPLETE
+
+    async def _fence(self, view: View, collection: Collection) -> dict[int, int]:
+        """Refuses writes that were checked against an earlier registry than this. Returns where each log ends."""
+        version = view.snapshot
+        return {
+            shard.shard: await self._fences.fence(
+                collection.uid, shard.shard, version.incarnation, shard.epoch, version.revision
+            )
+            for shard in view.shards_of(collection)
+        }
 
 
 def next_event(upgrade: Upgrade, progress: Progress) -> UpgradeEvent | None:
@@ -116,7 +123,12 @@ def next_event(upgrade: Upgrade, progress: Progress) -> UpgradeEvent | None:
 def after(view: View, upgrade: Upgrade, event: UpgradeEvent, now_us: int) -> Sequence[Record | Delete]:
     """The records after an event of this upgrade; none when somebody else moved it on."""
     current = view.upgrades.get(upgrade.collection_uid)
-    if current is None or (current.number, current.state) != (upgrade.number, upgrade.state):
+    # The time tells one stay in a state from a later one: an upgrade may finish in vain, and finish again.
+    if current is None or _stay(current) != _stay(upgrade):
         return []
     then = moved(current, event, now_us)
     return [then, collection_after(view.collections[upgrade.collection_uid], then)]
+
+
+def _stay(upgrade: Upgrade) -> tuple[int, UpgradeState, int]:
+    return upgrade.number, upgrade.state, upgrade.changed_at_us

@@ -105,6 +105,12 @@ class Progress:
                 with_vector, documents = with_vector + with_(last), documents + last.documents
         return with_vector, documents
 
+    def without_index(self, model: str) -> str:
+        """Which replica has no index of a model in service yet; '' when none."""
+        indexed = {str(replica) for replica, _ in self.recalls(model)}
+        waiting = [f"{replica} builds it" for replica, _ in self.told if str(replica) not in indexed]
+        return waiting[0] if waiting else ""
+
     def recalls(self, model: str) -> Iterator[tuple[ReplicaAnswer, float | None]]:
         """The measured recall of the index of a model, by replica; None where it was not measured."""
         for replica, hosted in self.told:

@@ -64,7 +64,9 @@ class Upgrades:
         existing = view.upgrades.get(collection.uid)
         _check_room(name, existing)
         checked = await asyncio.to_thread(upgrade_plan.check, request.plan, collection, force=request.force)
-        if existing is not None and existing.state is _S.ROLLED_BACK and not request.force:
+        # A plan that was given up before its start left nothing behind, and replicas have nothing to tell of it.
+        was_started = existing is not None and collection.model(existing.new_model.name) is not None
+        if existing is not None and existing.state is _S.ROLLED_BACK and was_started and not request.force:
             await self._check_returned(collection, existing)
         for artifact in checked.artifacts:
             await self._artifacts.put(artifact)
@@ -133,6 +135,12 @@ class Upgrades:
                 f"{with_vector} of {documents} documents of {collection.name} have a vector of "
                 f"{upgrade.new_model.name}, must be at least {upgrade.min_migrated:.4g} of them",
                 reason="NOT_MIGRATED",
+            )
+        if problem := progress.without_index(upgrade.new_model.name):
+            raise Unavailable(
+                f"the recall of the index of {upgrade.new_model.name} is not known: {problem}",
+                reason="RECALL_UNKNOWN",
+                retry_delay_s=_RETRY_DELAY_S,
             )
         async for replica, recall in self._reports.recalls(collection, upgrade.new_model.name, progress, deadline):
             if recall < upgrade.min_recall:

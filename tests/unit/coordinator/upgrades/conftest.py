@@ -97,6 +97,7 @@ class FakeServers:
         self.of_member = {}
         self.seq = 50
         self.seq_of = {}
+        self.indexed = True
         self.live_recall = 1.0
         self.checked_recall = 1.0
         self.checks = []
@@ -112,7 +113,8 @@ class FakeServers:
             hosted.status.phase, hosted.status.durable_seq = "serving", self.seq_of.get(member, self.seq)
             for field, value in {**self.progress, **self.of_member.get(member, {})}.items():
                 setattr(hosted.upgrade, field, value)
-            version = hosted.status.index_versions.add(model="new", state="serving")
+            state = "serving" if self.indexed else "building"
+            version = hosted.status.index_versions.add(model="new", state=state)
             if self.live_recall is not None:
                 version.live_recall = self.live_recall
         return response

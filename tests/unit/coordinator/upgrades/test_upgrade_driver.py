@@ -88,6 +88,18 @@ async def test_a_rollback_ends_when_the_old_model_is_alone(planned, place, swept
     assert registry.view.collections["uid1"].retired == ("new",)
 
 
+async def test_a_rollback_ends_behind_the_fence(planned, place, swept, servers, fences, registry):
+    """A coordinator that does not know of it writes no document with a new vector alone afterwards."""
+    await planned()
+    await place(UpgradeState.ROLLING_BACK)
+    revision = registry.view.snapshot.revision
+    fences.failure = Unavailable("the log is being restored")
+    assert await swept() is UpgradeState.ROLLING_BACK
+    fences.failure = None
+    assert await swept() is UpgradeState.ROLLED_BACK
+    assert fences.fenced == [("uid1", 0, 1, 1, revision), ("uid1", 1, 1, 1, revision)]
+
+
 @pytest.mark.parametrize(
     "state", [UpgradeState.PLANNED, UpgradeState.BACKFILLING, UpgradeState.CUT_OVER, UpgradeState.FINISHED]
 )
@@ -143,6 +155,18 @@ async def test_what_was_decided_for_another_state_does_not_apply(planned, place,
     upgrade = await planned()
     await place(UpgradeState.BACKFILLING)
     assert after(registry.view, upgrade, UpgradeEvent.STARTED, 9) == []
+
+
+async def test_what_was_decided_for_an_earlier_stay_in_a_state_does_not_apply(planned, place, registry):
+    """The upgrade went back for want of vectors and finishes once more: what was seen before says nothing of now."""
+    await planned()
+    await place(UpgradeState.FINISHING, changed_at_us=6)
+    seen = registry.view.upgrades["uid1"]
+    await place(UpgradeState.CUT_OVER, changed_at_us=7)
+    await place(UpgradeState.FINISHING, changed_at_us=8)
+    assert after(registry.view, seen, UpgradeEvent.COMPLETE, 9) == []
+    now = registry.view.upgrades["uid1"]
+    assert after(registry.view, now, UpgradeEvent.COMPLETE, 9)[0].state is UpgradeState.FINISHED
 
 
 async def test_artifacts_of_a_replaced_plan_are_dropped(planned, swept, artifacts, registry):

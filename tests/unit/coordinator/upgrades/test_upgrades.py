@@ -41,6 +41,7 @@ async def test_there_is_one_upgrade_at_a_time(planned, place, state):
 async def test_after_a_rollback_documents_without_old_vectors_are_re_embedded_first(planned, place, servers):
     """Another plan would replace the projection by which they are found; force does it all the same."""
     await planned()
+    await place(UpgradeState.BACKFILLING)
     await place(UpgradeState.ROLLED_BACK)
     servers.progress = {"documents": 100, "with_old_vector": 97, "with_new_vector": 3}
     with pytest.raises(FailedPrecondition, match="6 of 200 documents of docs lack a vector of old"):
@@ -49,6 +50,16 @@ async def test_after_a_rollback_documents_without_old_vectors_are_re_embedded_fi
     await place(UpgradeState.ROLLED_BACK)
     servers.progress = MIGRATED
     assert (await planned()).number == 3
+
+
+async def test_a_plan_that_was_given_up_before_its_start_may_be_followed_by_another(
+    planned, upgrades, servers, deadline
+):
+    """Nothing was written for it, and no replica has anything to tell of it."""
+    await planned()
+    await upgrades.roll_back("docs", deadline)
+    servers.progress = {}
+    assert (await planned()).number == 2
 
 
 async def test_start_adds_the_model_and_may_be_repeated(planned, upgrades, registry, deadline):
@@ -108,6 +119,17 @@ async def test_cut_over_needs_the_recall_as_planned(planned, upgrades, place, se
         await upgrades.cut_over("docs", deadline)
     assert raised.value.reason == "RECALL_TOO_LOW"
     assert servers.checks == ([] if live else [("shard-a", "new")])
+
+
+async def test_an_index_that_is_being_built_has_no_recall_yet(planned, upgrades, place, servers, deadline):
+    """No cut-over to what was not measured."""
+    await planned()
+    await place(UpgradeState.BACKFILLING)
+    servers.progress, servers.indexed = MIGRATED, False
+    with pytest.raises(Unavailable, match="the recall of the index of new is not known: shard 0 on shard-a builds it"):
+        await upgrades.cut_over("docs", deadline)
+    servers.indexed = True
+    assert (await upgrades.cut_over("docs", deadline)).state is UpgradeState.CUT_OVER
 
 
 async def test_who_does_not_answer_is_not_guessed_about(planned, upgrades, place, servers, registry, deadline):
