@@ -23,6 +23,7 @@ from harness.verdict import settled
 from harness.waiting import until, until_empty
 
 from kintsugi import AsyncClient, KintsugiError, Model
+from kintsugi.cancelling import end
 from kintsugi.sdk.rollout import Rollout, Step, rollout
 
 pytestmark = pytest.mark.cluster
@@ -93,8 +94,7 @@ async def never_two_builds(client: AsyncClient) -> AsyncIterator[list[int]]:
     try:
         yield seen
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end((task,))
     assert wrong == []
 
 

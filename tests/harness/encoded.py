@@ -16,6 +16,7 @@ import numpy as np
 from harness.searching import NO_RETRIES
 from harness.waiting import until
 from kintsugi import AsyncClient, KintsugiError, Model
+from kintsugi.cancelling import end
 
 DIMENSION = 64
 K = 10
@@ -88,9 +89,7 @@ class Searchers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         await self._client.close()
 
     async def _search(self, number: int) -> None:
@@ -166,8 +165,7 @@ async def writing(writer: Writer) -> AsyncIterator[None]:
         stop.set()
         await task
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end((task,))
 
 
 async def content(client: AsyncClient, collection: str) -> dict[int, np.ndarray]:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from harness.waiting import POLL_S, until
+from kintsugi.cancelling import end
 from kintsugi.local.cluster import LocalCluster
 
 # Checkpoints and trimming happen within the seconds that a test lasts.
@@ -67,5 +68,4 @@ async def reviving(cluster: LocalCluster, names: Sequence[str]) -> AsyncIterator
     try:
         yield revived
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end((task,))

@@ -11,6 +11,7 @@ import numpy as np
 from harness.oracle import DIMENSION
 from harness.waiting import PATIENCE_S, until
 from kintsugi import AsyncClient, KintsugiError, RetryPolicy
+from kintsugi.cancelling import end
 from kintsugi.sdk.types import SearchResult
 
 # A wait that is longer than any deadline: the first failure stands.
@@ -48,8 +49,7 @@ class Searches:
     ) -> None:
         if kind is None:
             await self.some_more()
-        for task in self._tasks:
-            task.cancel()
+        await end(self._tasks)
         done = await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.close()
         defects = [one for one in done if one is not None and not isinstance(one, asyncio.CancelledError)]

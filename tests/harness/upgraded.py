@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from kintsugi import AsyncClient, KintsugiError, Model
+from kintsugi.cancelling import end
 
 OLD, NEW = 16, 12
 K = 5
@@ -98,9 +99,7 @@ class Searchers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         await self._client.close()
         assert not self.failures, f"{len(self.failures)} of {self.answered} searches: {self.failures[:3]}"
 
@@ -188,9 +187,7 @@ async def writing(writers: Sequence[Writer]) -> AsyncIterator[None]:
         stop.set()
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 async def holds_exactly(client: AsyncClient, collection: str, there: dict[int, int], models: set[str] | None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.oracle import Operation, Oracle, attributes_of, text_of, vector_of
 from kintsugi import Aborted, AsyncClient, DeadlineExceeded, Outcome, ResourceExhausted, Unavailable
+from kintsugi.cancelling import end
 from kintsugi.ids import DocId
 from kintsugi.sdk.types import WriteResult
 
@@ -131,6 +132,4 @@ async def ingesting(recorders: Sequence[Recorder], rng: random.Random) -> AsyncI
         stop.set()
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)

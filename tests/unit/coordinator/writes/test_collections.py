@@ -10,6 +10,7 @@ import pytest
 from coordinator.collections import Collections
 from coordinator.deadline import Deadline
 from coordinator.views import Views
+from kintsugi.cancelling import end
 from kintsugi.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.append import LogWriter
@@ -70,7 +71,7 @@ async def cluster(redis, keys):
     yield SimpleNamespace(
         collections=collections, watcher=watcher, store=store, servers=servers, redis=redis, keys=keys
     )
-    following.cancel()
+    await end((following,))
 
 
 def spec(**changes):

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from kintsugi.cancelling import end
 from kintsugi.errors import DeadlineExceeded, Unavailable
 from kintsugi.local.valkey import free_port
 from kintsugi.log.append import AppendRequest, LogTarget, LogWriter
@@ -32,8 +33,7 @@ class Proxy:
         try:
             await self._replies(upstream_reader, writer)
         finally:
-            up.cancel()
-            await asyncio.gather(up, return_exceptions=True)
+            await end((up,))
             for closing in (upstream_writer, writer):
                 closing.close()
 

@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from kintsugi.cancelling import end
 from kintsugi.errors import Unavailable
 from kintsugi.metrics import Metric, StoredType
 from kintsugi.registry.index_versions import IndexVersionEvent as Event
@@ -95,9 +96,7 @@ async def servers(store):
     yield made
     for server in made:
         server.stop.set()
-        for task in server.tasks:
-            task.cancel()
-        await asyncio.gather(*server.tasks, return_exceptions=True)
+        await end(server.tasks)
 
 
 async def test_the_replicas_of_a_shard_build_one_after_the_other(servers, soon):

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from kintsugi.cancelling import end
 from kintsugi.metrics import Metric, StoredType
 from kintsugi.registry.index_versions import IndexVersionEvent as Event
 from kintsugi.registry.records import (
@@ -42,8 +43,7 @@ async def reports(store):
     reports = IndexReports(watcher, ME)
     running = asyncio.create_task(reports.run())
     yield reports
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await end((running,))
 
 
 @pytest.fixture
