@@ -34,6 +34,8 @@ class Batch:
         self.next_row = next_row
         self.vectors: dict[bytes, bytes | None] = {}
         self.vector_counts: dict[int, int] = {}
+        # Embed records that came too late for their document.
+        self.stale = 0
         self.journal: Pairs = []
         self.tail: Pairs = []
 
@@ -48,6 +50,8 @@ class Batch:
                 row = self._put(change, current)
             elif current is not None:
                 self._change(change, current)
+        elif change.operation is Operation.EMBED:
+            self.stale += 1
         if change.operation is Operation.EMBED and len(change.vectors) == 1:
             (model,) = change.vectors
             row |= model << JOURNAL_MODEL_SHIFT

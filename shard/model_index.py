@@ -15,6 +15,7 @@ from shard.recall_samples import RecallSamples, samples_per_window
 from shard.search_call import SearchCall, ShardHits
 from shard.searcher import Observe, Searcher, SearcherSettings
 from shard.settings import ShardSettings
+from shard.upgrade_quality import QualitySamples
 
 # Beside the checkpoints: the projection whose vectors are in them.
 _PROJECTION = "projection"
@@ -37,6 +38,7 @@ class ModelIndex:
     indexer: Indexer
     searcher: Searcher
     recall: RecallSamples
+    quality: QualitySamples
 
     @classmethod
     def open(
@@ -60,16 +62,18 @@ class ModelIndex:
             outside=around.outside,
         )
         recall = RecallSamples(samples_per_window(settings.recall_samples_per_minute))
+        quality = QualitySamples()
         waiting = SearcherSettings(max_waiting_queries=settings.max_queued_searches)
 
         def observed(call: SearchCall, hits: ShardHits) -> None:
             recall.observe(call, hits)
+            quality.observe(call, hits)
             around.observe(call, hits)
 
         searcher = Searcher(source, indexer, settings=waiting, observe=observed, crossings=around.crossings)
         indexer.start()
         searcher.start()
-        return cls(model, folder, source, indexer, searcher, recall)
+        return cls(model, folder, source, indexer, searcher, recall, quality)
 
     @property
     def is_serving(self) -> bool:

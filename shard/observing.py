@@ -14,6 +14,7 @@ from shard.host import Host
 from shard.recall_samples import VersionRecall
 from shard.recovery import Guardian
 from shard.replica import Replica, ReplicaPhase
+from shard.upgrade_metrics import of_upgrade
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Observing:
                 Sample(names.INDEX_MAPPED_BYTES, serving.index.mapped_bytes, labels),
                 *_of_recall(index.recall.recall, serving, labels),
             ]
-        return found
+        return [*found, *of_upgrade(replica.upgrade, engine, labels)]
 
 
 def _of_recall(known: VersionRecall, serving: IndexVersion, labels: tuple[str, ...]) -> Iterator[Sample]:

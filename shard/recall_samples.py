@@ -6,13 +6,13 @@
 """
 
 import math
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from shard.recall import Found, Probe
+from shard.reservoir import Reservoir
 from shard.search_call import SearchCall, ShardHits
 
 # The mean of so many searches; from then on each new one replaces its part of the mean, so that older ones fade.
@@ -59,37 +59,21 @@ class VersionRecall:
 
 
 class RecallSamples:
-    """`capacity`: the most samples of a window, 0 for none.
-
-    A reservoir that skips: once it is full, only the number of the next query to be taken is drawn (Li's algorithm L), so
-    that most searches cost a comparison."""
+    """`capacity`: the most samples of a window, 0 for none."""
 
     def __init__(self, capacity: int, draw: np.random.Generator | None = None) -> None:
-        self._capacity = capacity
-        self._draw = draw or np.random.default_rng()
-        self._lock = threading.Lock()
-        self._begin_window()
+        self._drawn: Reservoir[Probe] = Reservoir(capacity, draw)
         # Replaced whole: metrics and status read it from other threads.
         self.recall = VersionRecall(0)
 
     def observe(self, call: SearchCall, _hits: ShardHits) -> None:
         """Told every search that the index answered."""
-        if not self._capacity or not call.is_live or call.group is not None:
-            return
-        with self._lock:
-            first = self._seen
-            self._seen += len(call.queries)
-            while self._next < self._seen:
-                # A copy, so that a sample does not hold the message that it came in.
-                query = call.queries[self._next - first].copy()
-                self._keep(Probe(query, call.k, call.oversampling, call.filter, call.min_score))
+        if call.is_live and call.group is None:
+            self._drawn.observe(len(call.queries), lambda place: _probe(call, place))
 
     def take(self) -> list[Probe]:
         """The samples of the window that ends now."""
-        with self._lock:
-            taken = self._window
-            self._begin_window()
-        return taken
+        return self._drawn.take()
 
     def note(self, checked: Iterable[tuple[Probe, Found]]) -> int:
         """Remembers what was found, of the newest index version only; returns of how many searches."""
@@ -109,23 +93,10 @@ class RecallSamples:
             noted += 1
         return noted
 
-    def _begin_window(self) -> None:
-        self._window: list[Probe] = []
-        self._seen = self._next = 0
-        self._threshold = 1.0
 
-    def _keep(self, probe: Probe) -> None:
-        """Takes the query number `_next`, and decides which is the next one."""
-        if len(self._window) < self._capacity:
-            self._window.append(probe)
-        else:
-            self._window[int(self._draw.integers(self._capacity))] = probe
-        if len(self._window) < self._capacity:
-            self._next += 1
-            return
-        self._threshold *= math.exp(-self._draw.standard_exponential() / self._capacity)
-        threshold = min(max(self._threshold, 1e-300), 1 - 1e-12)
-        self._next += 1 + int(self._draw.standard_exponential() / -math.log1p(-threshold))
+def _probe(call: SearchCall, place: int) -> Probe:
+    # A copy, so that a sample does not hold the message that it came in.
+    return Probe(call.queries[place].copy(), call.k, call.oversampling, call.filter, call.min_score)
 
 
 def _after(known: LiveRecall | None, recall: float) -> LiveRecall:

@@ -1,6 +1,7 @@
 """Measures the recall of live searches in the background, replica by replica, for as long as the server runs.
 
     wait a window -> of each replica that answered searches: take its samples, repeat them exactly and as they were -> note
+                     while documents lack a vector of the searched model: estimate what that costs (upgrade_quality.py)
 
 It takes a twentieth of one core and of the disk at most: with more vectors than that can scan in a window, windows get
 longer. What cannot be measured now, because the replica closes or its index lags, is dropped.
@@ -10,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from kintsugi.errors import KintsugiError
 from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
@@ -20,6 +22,7 @@ from shard.pace import Clocks, Pace
 from shard.recall import Found, Probe, RecallCheck
 from shard.recall_samples import window_s
 from shard.replica import Replica
+from shard.upgrade_status import lacking
 
 # Of one core. Time counts rather than processor time: what waits for the disk keeps others waiting for it.
 _SHARE = 0.05
@@ -57,6 +60,7 @@ class RecallWatch:
         try:
             engine = replica.engine
             for index in list(engine.models.values()):
+                await self._estimate(engine, index)
                 if probes := index.recall.take():
                     found = await self._checking(engine, index).measure(probes)
                     _SAMPLES.inc(index.recall.note(zip(probes, found, strict=True)))
@@ -65,6 +69,12 @@ class RecallWatch:
             _log.info(LogEvent.RECALL_NOT_MEASURED, **_names(replica), error=str(error))
         except Exception:  # noqa: BLE001 -- what only measures must not end the server
             _log.exception(LogEvent.RECALL_NOT_MEASURED, **_names(replica))
+
+    async def _estimate(self, engine: Engine, index: ModelIndex) -> None:
+        """What it costs searches of a model that documents lack a vector of it. From anchors, so nothing is scanned."""
+        crossing, part = engine.crossing(index.model.name), lacking(engine.storage, index.model.number)
+        measure = partial(index.quality.measure, crossing, part)
+        await asyncio.get_running_loop().run_in_executor(self._thread, measure)
 
     def _checking(self, engine: Engine, index: ModelIndex) -> RecallCheck:
         def pace() -> Pace:

@@ -81,6 +81,8 @@ class Storage:
         self._dimensions: dict[int, int] = {}
         self._vector_bytes: dict[int, int] = {}
         self._retired: frozenset[int] = frozenset()
+        # Embed records that came too late for their document, since it was opened.
+        self.stale_vectors = 0
         self._observe: Callable[[StorageEvent], None] = ignore
         self._write_lock = FairLock()
         self._readers = threading.Condition()
@@ -369,6 +371,7 @@ class Storage:
             self._columns.tell(state.seq, written.numbers)
             self._vector_rows.tell(txn.id(), batch.vector_rows())
         self._documents = documents
+        self.stale_vectors += batch.stale
         self._publish("commit", state)
 
     def _write_planned(self, txn: Any, batch: Batch) -> None:

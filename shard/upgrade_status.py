@@ -2,6 +2,7 @@
 
 from kintsugi.v1 import upgrades_pb2
 from shard.engine import Engine
+from shard.storage import Storage
 
 
 def serving_models(engine: Engine) -> list[str]:
@@ -10,12 +11,21 @@ def serving_models(engine: Engine) -> list[str]:
     return sorted({name for name, index in engine.models.items() if index.is_serving} | set(crossable))
 
 
+def lacking(storage: Storage, model: int) -> float:
+    """The part of the documents that have no vector of a model."""
+    documents = storage.documents
+    # Read one after the other, while documents come and go.
+    with_vector = min(storage.documents_with_vector(model), documents)
+    return 1 - with_vector / documents if documents else 0.0
+
+
 def upgrade_progress(engine: Engine) -> upgrades_pb2.UpgradeShardProgress | None:
     """None when the collection is not upgraded, or not yet."""
     upgrade = engine.upgrade
     if upgrade is None:
         return None
     new = engine.models.get(upgrade.record.new_model.name)
+    quality = new.quality.quality if new is not None else None
     traffic = engine.backfill.traffic(upgrade.new_number)
     return upgrades_pb2.UpgradeShardProgress(
         documents=engine.documents,
@@ -25,4 +35,7 @@ def upgrade_progress(engine: Engine) -> upgrades_pb2.UpgradeShardProgress | None
         message="" if new is None or new.is_serving else "the index of the new model is being built",
         native_hits=traffic.native,
         hits=traffic.all,
+        stale_vectors=engine.storage.stale_vectors,
+        calibration_error=quality.calibration_error if quality is not None else 0.0,
+        estimated_recall=quality.estimated_recall if quality is not None else 0.0,
     )

@@ -222,6 +222,54 @@ CHECKPOINT_SECONDS = _histogram(
     On.SHARD, "kintsugi_index_checkpoint_seconds", "how long a checkpoint took, from saving to synced", _LONG_SECONDS
 )
 
+# Shard server: upgrades. Of a replica, from start to the end; see docs/upgrades.md.
+
+UPGRADE_STATE = _gauge(
+    On.SHARD,
+    "kintsugi_upgrade_state",
+    "1 for the state of the collection's last upgrade, as this server knows it, 0 for the others",
+    *_REPLICA,
+    "state",
+)
+UPGRADE_MIGRATED = _gauge(
+    On.SHARD, "kintsugi_upgrade_migrated_ratio", "part of the documents that have a vector of the new model", *_REPLICA
+)
+UPGRADE_MIGRATED_TRAFFIC = _gauge(
+    On.SHARD,
+    "kintsugi_upgrade_migrated_traffic_ratio",
+    "part of the hits of recent searches of the new model whose document has a vector of it; older searches fade, by half in "
+    "ten minutes; no value before there were some",
+    *_REPLICA,
+)
+UPGRADE_PROJECTED = _gauge(
+    On.SHARD,
+    "kintsugi_upgrade_projected_hits_ratio",
+    "part of the hits of recent searches of a model, old or new, that were found by a projection or by the other model's "
+    "vector",
+    *_REPLICA,
+    "model",
+)
+UPGRADE_STALE_VECTORS = _counter(
+    On.SHARD,
+    "kintsugi_upgrade_stale_vectors_total",
+    "re-embedded vectors that were dropped because their document had changed or was gone, since the replica was opened",
+    *_REPLICA,
+)
+UPGRADE_CALIBRATION_ERROR = _gauge(
+    On.SHARD,
+    "kintsugi_upgrade_calibration_error",
+    "how far calibrated scores of recent searches of the new model are from native ones, in deviations of these, measured on "
+    "anchors; no value when it cannot be measured, or no document lacks a new vector",
+    *_REPLICA,
+)
+UPGRADE_RECALL = _gauge(
+    On.SHARD,
+    "kintsugi_upgrade_estimated_recall",
+    "recall@10 of recent searches of the new model against a full re-embedding, estimated on anchors; no value where there is no "
+    "calibration error",
+    *_REPLICA,
+)
+
 # Shard server: searches.
 
 SEARCH_WAITING = _gauge(

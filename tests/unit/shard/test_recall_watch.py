@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from kintsugi.cancelling import end
 from kintsugi.metrics import Metric
 from shard.indexer import IndexerSettings
 from shard.rebuild_policy import RebuildSettings
@@ -16,6 +17,16 @@ from shard.search_call import SearchCall
 from shard.searcher import Searcher
 
 PLAIN = IndexerSettings(rebuild=RebuildSettings(calibrate_at=10_000))
+
+
+class Estimates:
+    """Notes what the watch asks for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def measure(self, crossing, lacking):
+        self.asked.append((crossing, lacking))
 
 
 class Windows:
@@ -48,8 +59,13 @@ async def watched(open_replica):
         searcher.start()
         replica.put(dict(enumerate(stored)))
         await replica.caught_up(indexer)
-        index = SimpleNamespace(source=replica.storage, indexer=indexer, searcher=searcher, recall=recall)
-        engine = SimpleNamespace(models={"m": index}, closing=threading.Event())
+        index = SimpleNamespace(
+            source=replica.storage, indexer=indexer, searcher=searcher, recall=recall, quality=Estimates(),
+            model=SimpleNamespace(name="m", number=2),
+        )  # fmt: skip
+        engine = SimpleNamespace(
+            models={"m": index}, closing=threading.Event(), crossing="crossing of {}".format, storage=replica.storage
+        )
         hosted = SimpleNamespace(engine=engine, collection=SimpleNamespace(name="docs"), ref=SimpleNamespace(shard=0))
         windows = Windows()
         running = asyncio.create_task(RecallWatch(lambda: [hosted], 30, windows.sleep).run())
@@ -61,8 +77,7 @@ async def watched(open_replica):
             await searcher.search(SearchCall(stored[:1], 1, is_live=False))
 
         yield SimpleNamespace(engine=engine, index=index, windows=windows, search=search, running=running)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await end((running,))
         await asyncio.to_thread(searcher.close)
 
 
@@ -99,6 +114,13 @@ async def test_without_searches_nothing_is_done(watched):
     """An idle replica is not scanned."""
     await watched.windows.end()
     assert watched.index.recall.recall.all is None
+
+
+async def test_what_an_upgrade_costs_is_estimated(watched):
+    """At the end of each window, with the part of the documents that lack a vector now."""
+    await watched.windows.end()
+    await watched.windows.end()
+    assert watched.index.quality.asked == [("crossing of m", 1.0)] * 2
 
 
 async def test_a_defect_does_not_end_the_watch(watched):

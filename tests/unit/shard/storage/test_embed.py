@@ -50,6 +50,16 @@ def test_a_stale_embed_is_dropped(open_storage, memory_log):
     assert storage.documents_with_vector(2) == 0
 
 
+def test_stale_embeds_are_counted(open_storage, memory_log):
+    """Once, however often the log gives them; those that came in time and other refusals do not count."""
+    storage = open_storage()
+    storage.apply(memory_log.put("a", 1.0) + memory_log.put("a", 2.0))
+    late = memory_log.embed("a", 1) + memory_log.embed("b", 1) + memory_log.embed("a", 2)
+    storage.apply(late)
+    storage.apply(late)
+    assert storage.stale_vectors == 2
+
+
 @pytest.mark.parametrize("condition", [log_pb2.CONDITION_UNSPECIFIED, log_pb2.CONDITION_UPDATE_ONLY])
 def test_an_embed_without_a_version_is_refused(open_storage, memory_log, condition):
     """It would be a vector of nobody knows which content."""
