@@ -27,6 +27,13 @@ class Promise(StrEnum):
     SAME_COUNT = "after the restart the collection counts as many documents"
     SAME_ANSWERS = "after the restart the same questions have the same answers"
     STILL_FOUND = "after the restart the index finds what exact search finds"
+    BOTH_SERVED = "while the model is upgraded, clients of both models search, and not one search fails"
+    OLD_RIGHT = "clients of the old model have right answers all the time"
+    CURVE = "clients of the new model find ever more, and never less than by the old model alone"
+    REEMBEDDED = "when all documents are re-embedded, they find what numpy finds"
+    CUT_OVER = "after the cut-over the new model is the one that requests mean"
+    OLD_ANSWERS = "after the rollback the old answers are back, ids and scores"
+    OLD_DOCUMENTS = "after the rollback every document is there, and those without an old vector are found and flagged"
 
 
 @dataclass(slots=True)
@@ -40,7 +47,7 @@ class Checks:
     def add(self, promise: Promise, held: bool, measured: str = "") -> None:
         """A promise that is checked twice must hold twice."""
         self.kept[promise] = held and self.kept.get(promise, True)
-        self._measured[promise] = measured
+        self._measured[promise] = "; ".join(filter(None, (self._measured.get(promise), measured)))
 
     def end_early(self, why: str) -> None:
         """The film broke off; what was not checked until then is broken."""

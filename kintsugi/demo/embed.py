@@ -18,7 +18,9 @@ from kintsugi.sdk.types import Model
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
 DIMENSION = 128
-MODEL = Model("tfidf-svd-128", DIMENSION, revision="1", normalised=True, pooling="sum")
+MODEL = Model("words-128", DIMENSION, revision="1", normalised=True, pooling="sum")
+# What the collection is upgraded to: a model of words and letters.
+NEW_MODEL = Model("words-letters-256", 2 * DIMENSION, revision="1", normalised=True, pooling="sum")
 
 _SEED = 7
 _HUMP = re.compile(r"([a-z])([A-Z])")
@@ -47,8 +49,9 @@ class Embedder:
         return reduced
 
 
-def train(texts: Sequence[str], dimension: int = DIMENSION, *, letters: bool = True) -> Embedder:
-    """Fits a model to the texts, of words and `letters`: character n-grams. Raises EmbeddingUnavailable without scikit-learn."""
+def train(texts: Sequence[str], dimension: int = DIMENSION, *, letters: bool = True, rounds: int = 4) -> Embedder:
+    """Fits a model to the texts, of words and `letters`: character n-grams. `rounds` of the reduction: fewer are faster and
+    less exact. Raises EmbeddingUnavailable without scikit-learn."""
     try:
         from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415  (optional: the extra `demo`)
         from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
@@ -66,13 +69,18 @@ def train(texts: Sequence[str], dimension: int = DIMENSION, *, letters: bool = T
         )
         parts.append(("letters", ngrams))
     features = FeatureUnion(parts, transformer_weights={"letters": 0.25} if letters else None)
-    reduction = TruncatedSVD(n_components=dimension, n_iter=4, random_state=_SEED)
+    reduction = TruncatedSVD(n_components=dimension, n_iter=rounds, random_state=_SEED)
     matrix = features.fit_transform(texts)
     reduction.fit(matrix)
     return Embedder(features, reduction)
 
 
 def document_text(entry: Entry) -> str:
-    """What is embedded of a document: its name, split into words, and the docstring."""
-    words = _HUMP.sub(r"\1 \2", entry.id.replace(".", " ").replace("_", " "))
-    return f"{words}\n{entry.text}"
+    """What is embedded of a document."""
+    return text_of(entry.id, entry.text)
+
+
+def text_of(doc_id: str, text: str) -> str:
+    """The name, split into words, and the docstring."""
+    words = _HUMP.sub(r"\1 \2", doc_id.replace(".", " ").replace("_", " "))
+    return f"{words}\n{text}"

@@ -1,4 +1,5 @@
-"""The demo as a film: a cluster of real processes takes in documents, answers questions, loses a server, and restarts.
+"""The demo as a film: a cluster of real processes takes in documents, answers questions, loses a server, restarts, and
+moves to another embedding model and back.
 
 Ends with the list of its checks, each [ok] or [FAILED]. Leaves no process and no file behind, also after a failure or
 Ctrl-C. Uses the public SDK only. This is the script; each scene is a file of its own.
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kintsugi.demo import scene_import, scene_kill, scene_questions, scene_restart
+from kintsugi.demo import scene_import, scene_kill, scene_questions, scene_restart, scene_rollback, scene_upgrade
 from kintsugi.demo.checks import Checks
 from kintsugi.demo.corpus import CorpusUnavailable
 from kintsugi.demo.embed import EmbeddingUnavailable
@@ -24,6 +25,8 @@ SCENES: tuple[tuple[str, str, Callable[[Stage], None]], ...] = (
     ("kill", "A shard server is killed under traffic", scene_kill.play),
     ("restart", "The whole cluster is restarted", scene_restart.play),
     ("verify", "Every document is compared", scene_restart.verify),
+    ("upgrade", "The embedding model is upgraded under traffic", scene_upgrade.play),
+    ("rollback", "The upgrade is rolled back", scene_rollback.play),
 )
 
 

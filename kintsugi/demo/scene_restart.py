@@ -1,6 +1,7 @@
 """Scenes: the whole cluster drains and starts again, then every document and every answer is compared with before."""
 
 import time
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -24,27 +25,35 @@ def play(stage: Stage) -> None:
 
 def verify(stage: Stage) -> None:
     started = time.monotonic()
-    entries, vectors = stage.material.entries, stage.material.vectors
+    entries = stage.material.entries
     with stage.client() as client:
         read = client.get(COLLECTION, stage.material.ids, attributes=True, text=True, vectors=True)
         count = client.count(COLLECTION)
         exact = client.search_batch(COLLECTION, stage.material.question_vectors, K, exact=True)
         indexed = client.search_batch(COLLECTION, stage.material.question_vectors, K)
-    by_id = {document.id: document for document in read}
-    different = [
-        entry.id
-        for entry, vector in zip(entries, vectors, strict=True)
-        if not _is_as_written(stage, entry, vector, by_id.get(entry.id))
-    ]
+    different = differing(stage, read.documents)
     stage.say(f"read and compared {len(read):,} documents in {since(started)}")
-    measured = f"{len(entries) - len(different):,} of {len(entries):,}"
-    if different:
-        measured += f", not {', '.join(different[:3])}"
     recall = answers.recall(exact, indexed)
-    stage.checks.add(Promise.SAME_DOCUMENTS, not different, measured)
+    stage.checks.add(Promise.SAME_DOCUMENTS, not different, how_many(stage, different))
     stage.checks.add(Promise.SAME_COUNT, count == len(entries), f"{count:,}")
     stage.checks.add(Promise.SAME_ANSWERS, stage.exact is not None and answers.are_the_same(stage.exact, exact))
     stage.checks.add(Promise.STILL_FOUND, recall >= answers.MIN_RECALL, f"recall@{K} {recall:.3f}")
+
+
+def differing(stage: Stage, read: Iterable[Document]) -> list[str]:
+    """The documents that were imported and are not, or not as they were acknowledged last, among those read."""
+    by_id = {document.id: document for document in read}
+    return [
+        entry.id
+        for entry, vector in zip(stage.material.entries, stage.material.vectors, strict=True)
+        if not _is_as_written(stage, entry, vector, by_id.get(entry.id))
+    ]
+
+
+def how_many(stage: Stage, different: list[str]) -> str:
+    documents = len(stage.material.entries)
+    measured = f"{documents - len(different):,} of {documents:,}"
+    return f"{measured}, not {', '.join(different[:3])}" if different else measured
 
 
 def _is_as_written(stage: Stage, entry: Entry, vector: Vectors, document: Document | None) -> bool:

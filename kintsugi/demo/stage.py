@@ -53,11 +53,13 @@ def build_cluster(folder: Path, replicas: int) -> LocalCluster:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Who plays. The tests put in somebody who breaks a promise, to see that its check fails."""
+    """Who plays. The tests put in somebody who breaks a promise, to see that its check fails. `backfill_s`: how long
+    re-embedding may take at least, so that one sees it."""
 
     replicas: int = REPLICAS
     searchers: int = 4
     patience_s: float = 60.0
+    backfill_s: float = 10.0
     material: Callable[[Console, Sequence[str]], Material] = read_standard_library
     cluster: Callable[[Path, int], LocalCluster] = build_cluster
     client: Callable[[Sequence[str]], Client] = open_client

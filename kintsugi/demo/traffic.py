@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from kintsugi.demo import answers
 from kintsugi.demo.answers import K
@@ -18,9 +18,19 @@ from kintsugi.demo.embed import Vectors
 from kintsugi.errors import KintsugiError
 from kintsugi.ids import DocId
 from kintsugi.sdk.aio import AsyncClient
+from kintsugi.sdk.options import SearchOptions
 from kintsugi.sdk.types import SearchResult
 
 _POLL_S = 0.02
+
+
+class Question(Protocol):
+    """`vector` is asked, and the answer is right or not."""
+
+    @property
+    def vector(self) -> Vectors | dict[str, Vectors]: ...
+
+    def is_right(self, found: SearchResult) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +47,30 @@ class Asked:
         return answers.is_complete(found, self.documents) and share >= 1 - 1 / K
 
 
+@dataclass(frozen=True, slots=True)
+class AskedAmidUpgrade:
+    """A question while documents come and models change. `wanted` are the right answers of the model's own documents, or
+    nothing when nobody knows them."""
+
+    vector: Vectors | dict[str, Vectors]
+    wanted: Sequence[DocId] = ()
+
+    def is_right(self, found: SearchResult) -> bool:
+        # Documents that came meanwhile have no vector of the model, and take places of those that have.
+        own = {hit.id for hit in found if not hit.projected}
+        missed = set(self.wanted[: len(own)]) - own
+        has_own = not self.wanted or len(own) > 0
+        return found.coverage.complete and len(found.hits) == K and has_own and len(missed) <= 1
+
+
 @dataclass(slots=True)
 class Traffic:
-    """`async with Traffic(...)`: the searchers ask until the block is left."""
+    """`async with Traffic(...)`: the searchers ask until the block is left. `model`: '' asks for the serving one."""
 
     collection: str
-    questions: Sequence[Asked]
+    questions: Sequence[Question]
     clients: Sequence[AsyncClient]
+    model: str = ""
     answered: int = 0
     wrong: int = 0
     slowest_s: float = 0.0
@@ -79,11 +106,12 @@ class Traffic:
     def ended(self) -> int:
         return self.answered + len(self.failures)
 
-    async def _search(self, client: AsyncClient, questions: Iterator[Asked]) -> None:
+    async def _search(self, client: AsyncClient, questions: Iterator[Question]) -> None:
+        options: SearchOptions = {"model": self.model} if self.model else {}
         for asked in questions:
             started = time.monotonic()
             try:
-                found = await client.search(self.collection, asked.vector, K)
+                found = await client.search(self.collection, asked.vector, K, **options)
             except KintsugiError as error:
                 self.failures.append(str(error))
                 await asyncio.sleep(_POLL_S)  # a refusal at once, again and again, would starve everybody else
