@@ -31,6 +31,15 @@ class ReplicaAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexRecall:
+    """How much of what exact search finds the index of a model finds. `by`: the searches that tell, for people."""
+
+    recall: float
+    queries: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """`replicas` are those that count, of all shards; `alone` the shards without one."""
 
@@ -111,12 +120,14 @@ class Progress:
         waiting = [f"{replica} builds it" for replica, _ in self.told if str(replica) not in indexed]
         return waiting[0] if waiting else ""
 
-    def recalls(self, model: str) -> Iterator[tuple[ReplicaAnswer, float | None]]:
-        """The measured recall of the index of a model, by replica; None where it was not measured."""
+    def recalls(self, model: str) -> Iterator[tuple[ReplicaAnswer, IndexRecall | None]]:
+        """The recall of the index of a model by live searches, by replica; None where there were none."""
         for replica, hosted in self.told:
             versions = [one for one in hosted.status.index_versions if one.model == model and one.state == _SERVING]
             for version in versions[-1:]:
-                yield replica, version.live_recall if version.HasField("live_recall") else None
+                queries = version.live_recall_queries
+                live = IndexRecall(version.live_recall, queries, f"{queries} live searches")
+                yield replica, live if version.HasField("live_recall") else None
 
     def messages(self) -> list[upgrades_pb2.UpgradeShardProgress]:
         found = []

@@ -11,7 +11,15 @@ from coordinator.collection_spec import model_message
 from coordinator.collections import Registry
 from coordinator.deadline import Deadline
 from coordinator.replica_calls import ReplicaCalls, answered
-from coordinator.upgrade_progress import Progress, ReplicaAnswer, counted, progress_of, query_vectors, waits_for
+from coordinator.upgrade_progress import (
+    IndexRecall,
+    Progress,
+    ReplicaAnswer,
+    counted,
+    progress_of,
+    query_vectors,
+    waits_for,
+)
 from coordinator.views import Views
 from kintsugi.errors import KintsugiError
 from kintsugi.internal.v1 import shard_pb2
@@ -20,7 +28,7 @@ from kintsugi.registry.records import Collection, Role, Upgrade
 from kintsugi.registry.upgrades_wire import CALIBRATIONS, STATES, STRATEGIES
 from kintsugi.v1 import upgrades_pb2
 
-# Of an index whose recall no live search has measured.
+# The fewest searches that tell the recall of an index well enough to decide by it: with 100, to about 0.02.
 _GATE_QUERIES = 100
 _GATE_K = 10
 
@@ -55,12 +63,12 @@ class UpgradeReports:
 
     async def recalls(
         self, collection: Collection, model: str, progress: Progress, deadline: Deadline
-    ) -> AsyncIterator[tuple[ReplicaAnswer, float]]:
+    ) -> AsyncIterator[tuple[ReplicaAnswer, IndexRecall]]:
         """How much of what exact search finds the index of a model finds, by replica: as live searches measured it, or where
-        there were none as a check finds now, which takes its time. Raises what the check raises."""
-        for replica, measured in progress.recalls(model):
-            if measured is not None:
-                yield replica, measured
+        there were few as a check finds now, which takes its time. Raises what the check raises."""
+        for replica, live in progress.recalls(model):
+            if live is not None and live.queries >= _GATE_QUERIES:
+                yield replica, live
                 continue
             request = shard_pb2.VerifyReplicaRequest(
                 replica=shard_pb2.ReplicaRef(collection_uid=collection.uid, shard=replica.shard),
@@ -69,8 +77,9 @@ class UpgradeReports:
                 model=model,
             )
             checked = await self._calls.verify(replica.member, request, max(deadline.remaining_s, 0.001))
-            if checked.queries:
-                yield replica, checked.recall
+            if checked.queries:  # none of an empty shard
+                by = f"{checked.queries} searches for documents of its own, made now"
+                yield replica, IndexRecall(checked.recall, checked.queries, by)
 
     async def _planners_report(self, upgrade: Upgrade) -> bytes:
         """From Redis, or from any shard server; b'' when nobody has it."""

@@ -142,11 +142,11 @@ class Upgrades:
                 reason="RECALL_UNKNOWN",
                 retry_delay_s=_RETRY_DELAY_S,
             )
-        async for replica, recall in self._reports.recalls(collection, upgrade.new_model.name, progress, deadline):
-            if recall < upgrade.min_recall:
+        async for replica, found in self._reports.recalls(collection, upgrade.new_model.name, progress, deadline):
+            if found.recall < upgrade.min_recall:
                 raise FailedPrecondition(
-                    f"recall of the index of {upgrade.new_model.name} is {recall:.4f} at {replica}, must be at least "
-                    f"{upgrade.min_recall:.4g}",
+                    f"recall of the index of {upgrade.new_model.name} is {found.recall:.4f} at {replica} by {found.by}, "
+                    f"must be at least {upgrade.min_recall:.4g}",
                     reason="RECALL_TOO_LOW",
                 )
 

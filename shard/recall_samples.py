@@ -1,7 +1,8 @@
 """What share of the true best hits the live searches of a replica find: samples them, and keeps what their check found.
 
 1. A window's samples are a fair draw of all queries that the index answered in it, whatever their number.
-2. The recall forgets: a few hundred searches are remembered, older ones fade. It begins anew with an index version.
+2. The recall forgets: a few hundred searches are remembered, older ones fade. It begins anew with an index version, and when the
+   index has grown: what a small index found says little of a large one.
 3. Noting a search takes microseconds, on the thread that searches. Searches by group are left out.
 """
 
@@ -17,6 +18,8 @@ from shard.search_call import SearchCall, ShardHits
 
 # The mean of so many searches; from then on each new one replaces its part of the mean, so that older ones fade.
 _REMEMBERED = 500
+# An index that holds so many times the vectors of when its recall began is another one.
+_GROWN = 1.25
 
 
 # A check costs about the same for one sample as for twenty: so many are waited for, but not for longer than a minute.
@@ -45,11 +48,13 @@ class LiveRecall:
 
 @dataclass(frozen=True, slots=True)
 class VersionRecall:
-    """What is known of an index version: of searches without a filter, and of those with one."""
+    """What is known of an index version: of searches without a filter, and of those with one. `vectors`: those that it held
+    when the first of them was measured, 0 for unknown."""
 
     index_version: int
     plain: LiveRecall | None = None
     filtered: LiveRecall | None = None
+    vectors: int = 0
 
     @property
     def all(self) -> LiveRecall | None:
@@ -75,21 +80,22 @@ class RecallSamples:
         """The samples of the window that ends now."""
         return self._drawn.take()
 
-    def note(self, checked: Iterable[tuple[Probe, Found]]) -> int:
-        """Remembers what was found, of the newest index version only; returns of how many searches."""
+    def note(self, checked: Iterable[tuple[Probe, Found]], vectors: int = 0) -> int:
+        """Remembers what was found, of the newest index version only; returns of how many searches. `vectors`: those that the
+        index holds now."""
         noted = 0
         for probe, found in checked:
             if found.recall is None or found.index_version < self.recall.index_version:
                 continue
             known = self.recall
-            if found.index_version > known.index_version:
-                known = VersionRecall(found.index_version)
+            if found.index_version > known.index_version or vectors > _GROWN * known.vectors > 0:
+                known = VersionRecall(found.index_version, vectors=vectors)
             plain, filtered = known.plain, known.filtered
             if probe.filter is None:
                 plain = _after(plain, found.recall)
             else:
                 filtered = _after(filtered, found.recall)
-            self.recall = VersionRecall(known.index_version, plain, filtered)
+            self.recall = VersionRecall(known.index_version, plain, filtered, known.vectors)
             noted += 1
         return noted
 

@@ -63,8 +63,10 @@ class RecallWatch:
                 await self._estimate(engine, index)
                 if probes := index.recall.take():
                     found = await self._checking(engine, index).measure(probes)
-                    _SAMPLES.inc(index.recall.note(zip(probes, found, strict=True)))
-                    _learn(index.indexer.serving, zip(probes, found, strict=True))
+                    serving = index.indexer.serving
+                    vectors = len(serving.index) if serving is not None else 0
+                    _SAMPLES.inc(index.recall.note(zip(probes, found, strict=True), vectors))
+                    _learn(serving, zip(probes, found, strict=True))
         except KintsugiError as error:
             _log.info(LogEvent.RECALL_NOT_MEASURED, **_names(replica), error=str(error))
         except Exception:  # noqa: BLE001 -- what only measures must not end the server

@@ -92,6 +92,16 @@ def test_a_new_index_version_begins_anew():
     assert samples.recall == VersionRecall(2, LiveRecall(1.0, 1.0))
 
 
+def test_an_index_that_has_grown_is_another_one():
+    """Not at each insertion, nor when it shrinks: a quarter more than when its recall began."""
+    samples = RecallSamples(10)
+    for vectors in (100, 125, 60):
+        samples.note([(probe(), Found(1.0, 1))], vectors)
+    assert (samples.recall.plain.queries, samples.recall.vectors) == (3, 100)
+    samples.note([(probe(), Found(0.5, 1)), (probe(), Found(0.5, 1))], 126)
+    assert samples.recall == VersionRecall(1, LiveRecall(0.5, 2), vectors=126)
+
+
 @pytest.mark.parametrize(
     ("per_minute", "seconds", "samples"),
     [(0, 60, 0), (0.5, 60, 1), (10, 60, 10), (30, 40, 20), (600, 2, 20), (6000, 1, 100)],

@@ -99,6 +99,7 @@ class FakeServers:
         self.seq_of = {}
         self.indexed = True
         self.live_recall = 1.0
+        self.live_queries = 100
         self.checked_recall = 1.0
         self.checks = []
         self.artifacts = {}
@@ -116,7 +117,7 @@ class FakeServers:
             state = "serving" if self.indexed else "building"
             version = hosted.status.index_versions.add(model="new", state=state)
             if self.live_recall is not None:
-                version.live_recall = self.live_recall
+                version.live_recall, version.live_recall_queries = self.live_recall, self.live_queries
         return response
 
     async def verify(self, member, request, _timeout_s):
