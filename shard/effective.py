@@ -1,9 +1,9 @@
 """The vectors that an index of a model is made of while its collection is upgraded: a document's own, else its vector of the
 other model, projected.
 
-Guarantees what a DocumentSource does; a row has a vector as soon as it has one of either model, and its own counts. The
-fallback may be set while indexes follow the journal, as long as it changes no row: before there are documents that lack
-their own vector, or after the last one has got it. Knows nothing of upgrades.
+Guarantees what a DocumentSource does; a row has a vector as soon as it has one of either model, and its own counts. When the
+fallback is set while an index follows the journal, the journal does not tell: the index must read `filled_rows` again, since
+there may be documents that lack their own vector already. Knows nothing of upgrades.
 """
 
 from collections.abc import Iterator
@@ -105,6 +105,15 @@ class EffectiveSource:
         with self._storage.reading() as reader:
             lacking = others[~reader.has_vectors(model, others)]
         return JournalSlice(every.position, np.union1d(own.rows, lacking))
+
+    def filled_rows(self, model: int) -> Iterator[Rows]:
+        """The rows whose vector is the fallback's, in blocks. As they are when the first block is asked for."""
+        if (fallback := self.fallback) is None:
+            return
+        with self._storage.reading() as reader:
+            rows = (reader.rows_with(fallback.model) - reader.rows_with(model)).rows()
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            yield rows[start : start + _BLOCK_ROWS]
 
     def vectors(self, model: int, rows: Rows) -> tuple[Mask, FloatArray]:
         with self.reading() as snapshot:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from kintsugi import failpoints
+from kintsugi.durable import remove_folder
 from kintsugi.errors import Unavailable
 from kintsugi.log.read import LogEntry
 from kintsugi.position import Position
@@ -147,13 +148,16 @@ class Engine:
         self.know_models(collection)
         wanted = indexed_models(collection, upgrade.record if upgrade else None)
         models = dict(self.models)
-        for model in wanted:
-            fallback = upgrade.fallback_of(model.name) if upgrade else None
-            if model.name in models:
-                models[model.name].source.fallback = fallback
-                models[model.name].indexer.want(wanted_by(collection))
-            else:
-                models[model.name] = self._opened(model, collection, upgrade, fallback)
+        with ExitStack() as undo:
+            for model in wanted:
+                fallback = upgrade.fallback_of(model.name) if upgrade else None
+                if model.name in models:
+                    _fill(models[model.name], fallback)
+                    models[model.name].indexer.want(wanted_by(collection))
+                else:
+                    models[model.name] = self._opened(model, collection, upgrade, fallback)
+                    undo.callback(models[model.name].close)  # nobody else would, if the next one cannot be opened
+            undo.pop_all()
         closed = [models.pop(name) for name in self.models if name not in {model.name for model in wanted}]
         self.collection, self.models = collection, models
         self._crossings = self._crossings_of(upgrade) if upgrade else {}
@@ -161,6 +165,7 @@ class Engine:
         for index in closed:
             index.discard()
             self._outside(index.model.name).closed()
+        self._remove_left_over()
         for index in models.values():
             index.indexer.notify()
 
@@ -182,7 +187,16 @@ class Engine:
             partial(self.crossing, model.name),
             partial(self.backfill.observe, model.number),
         )
-        return ModelIndex.open(model, folder, source, wanted_by(collection), self.settings, around)
+        index = ModelIndex.open(model, folder, source, wanted_by(collection), self.settings, around)
+        # A checkpoint may be older than the fallback.
+        index.indexer.read_again(source.filled_rows(model.number), missing_only=True)
+        return index
+
+    def _remove_left_over(self) -> None:
+        """The index of a model that was given up while this server was away."""
+        kept = {index.folder for index in self.models.values()}
+        for folder in [path for path in self.folder.index.iterdir() if path not in kept]:
+            remove_folder(folder)
 
     def crossing(self, name: str) -> Crossing | None:
         """How documents without a vector of this model take part in its searches now; None where all have one."""
@@ -192,7 +206,8 @@ class Engine:
         if self.storage.documents_with_vector(index.model.number) >= self.storage.documents:
             return None
         is_filled = index.source.fallback is not None and index.is_serving
-        return self._crossings[name, is_filled]
+        # None in the moment in which the upgrade changes.
+        return self._crossings.get((name, is_filled))
 
     def _crossings_of(self, upgrade: LoadedUpgrade) -> dict[tuple[str, bool], Crossing]:
         """By the searched model, and by whether its index serves projected vectors already."""
@@ -293,3 +308,11 @@ class Engine:
         with ExitStack() as closing:
             for index in self.models.values():
                 closing.callback(index.close)
+
+
+def _fill(index: ModelIndex, fallback: Fallback | None) -> None:
+    """Sets what fills the gaps of an open index. Documents that lack their own vector may have come before it was known."""
+    before, index.source.fallback = index.source.fallback, fallback
+    is_same = before is not None and fallback is not None and before.projection is fallback.projection
+    if fallback is not None and not is_same:
+        index.indexer.read_again(index.source.filled_rows(index.model.number), missing_only=False)

@@ -16,18 +16,19 @@ Knows nothing of documents' contents, of the log or of RPC.
 
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kintsugi import failpoints
-from kintsugi.ann.vector_index import GraphParameters
+from kintsugi.ann.vector_index import GraphParameters, Rows
 from kintsugi.durable import DISK, Disk
 from kintsugi.position import START, Position
 from kintsugi.registry.index_versions import IndexVersionEvent
 from kintsugi.telemetry import LogEvent, logger, metric_names, metrics
 from shard.checkpoint import Checkpoints, IndexedModel, IndexVersion
-from shard.journal import JournalSlice
 from shard.rebuild_policy import RebuildSettings
 from shard.rebuilder import Outside, Rebuilder, Wanted
 from shard.refusals import Refusals
@@ -83,6 +84,7 @@ class Indexer:
         self._changed_rows = 0
         self._changed_since = 0.0
         self._serving: IndexVersion | None = None
+        self._again: deque[tuple[Iterator[Rows], bool]] = deque()
         self._waiters = SeqWaiters()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name=f"indexer-{model.number}", daemon=True)
@@ -132,6 +134,12 @@ class Indexer:
             self._rebuilder.want(wanted)
             self._wake.set()
 
+    def read_again(self, blocks: Iterator[Rows], *, missing_only: bool) -> None:
+        """Takes rows whose vectors changed without the journal telling, after what is on its way; with `missing_only` those
+        that the index does not hold. The blocks, without duplicates, are asked for on the indexer's thread. From any thread."""
+        self._again.append((blocks, missing_only))
+        self._wake.set()
+
     async def wait_searchable(self, seq: int) -> None:
         """Returns once searches see all records up to `seq`. Raises Unavailable when that will never be."""
         await self._waiters.wait(seq)
@@ -162,7 +170,7 @@ class Indexer:
 
     def _turn(self) -> None:
         self._wake.clear()
-        followed = self._follow()
+        followed = self._follow() or self._read_some_again()
         swapped = self._serving is not None and self._swap(self._rebuilder.work(self._serving))
         if not followed and not swapped:
             self._wake.wait(_sooner(self._rebuilder.rest_s, self._seconds_to_checkpoint()))
@@ -220,13 +228,24 @@ class Indexer:
         changes = self._source.changed_rows(self._position.seq, self._settings.slice_records, self.model.number)
         if changes.position.seq <= self._position.seq:
             return False
-        self._apply(changes)
+        self._apply(changes.rows)
         failpoints.hit("indexer.after_apply")
         self._publish(changes.position)
         return True
 
-    def _apply(self, changes: JournalSlice) -> None:
-        rows = changes.rows
+    def _read_some_again(self) -> bool:
+        """One block."""
+        while self._again:
+            blocks, missing_only = self._again[0]
+            rows = next(blocks, None)
+            if rows is not None:
+                assert self._serving is not None
+                self._apply(rows[~self._serving.index.graph.contains(rows)] if missing_only else rows)
+                return True
+            self._again.popleft()
+        return False
+
+    def _apply(self, rows: Rows) -> None:
         if not len(rows):
             return
         assert self._serving is not None

@@ -135,6 +135,12 @@ class VectorIndex:
         with self._lock:
             return np.array(self._index.keys[:], dtype=np.uint64) if self._size else np.empty(0, dtype=np.uint64)
 
+    def contains(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which of the rows are there."""
+        with self._lock:
+            found = self._index.contains(rows) if len(rows) else np.empty(0, dtype=np.bool_)
+        return np.asarray(found, dtype=np.bool_)
+
     def add(self, rows: Rows, vectors: FloatArray) -> None:
         """Adds rows, replacing those that are there. `rows` holds no duplicates."""
         for start in range(0, len(rows), _ENCODE_CHUNK):

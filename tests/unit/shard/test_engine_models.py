@@ -1,20 +1,32 @@
-"""Which vectors a replica's database takes, before and while its indexes follow the registry."""
+"""Which vectors a replica's database and indexes take, before and while they follow the registry."""
+
+import threading
 
 import msgspec
+import numpy as np
 import pytest
+from harness.waiting import until
 
 from kintsugi.log import records
 from kintsugi.log.chain import extend
 from kintsugi.log.faults import UnknownModel
 from kintsugi.log.read import LogEntry
 from kintsugi.metrics import Metric, StoredType
-from kintsugi.registry.records import Collection, Model
+from kintsugi.projections.anchors import Anchors
+from kintsugi.projections.calibration import Calibration
+from kintsugi.projections.projection import Affine, Kind
+from kintsugi.projections.strategy import Strategy
+from kintsugi.registry.records import Collection, Model, Upgrade, UpgradeState
+from kintsugi.registry.upgrades import collection_after
 from shard.build_pace import BuildPace
 from shard.engine import Engine, ModelOutside, ReplicaOutside
 from shard.folders import ReplicaFolder
 from shard.rebuilder import Outside
 from shard.settings import ShardSettings
 from shard.storage import ignore
+from shard.upgrading import LoadedUpgrade
+
+OLD, NEW = np.array([1, 0], "<f4"), np.array([0, 1], "<f4")
 
 
 def collection_of(models, **options):
@@ -23,14 +35,57 @@ def collection_of(models, **options):
 
 
 @pytest.fixture
-def engine(tmp_path):
-    outside = ReplicaOutside(lambda _: ModelOutside(Outside(), lambda: None), BuildPace())
-    settings = ShardSettings(data=tmp_path, redis="redis://unused", sync_writes=False)
-    folder = ReplicaFolder(tmp_path / "replica")
-    folder.prepare()
-    opened = Engine.open(collection_of(1), None, folder, settings, outside, ignore)
-    yield opened
-    opened.close()
+def opened(tmp_path):
+    """Opens the replica as the registry has it: opened(collection, upgrade). What was open is closed."""
+    engines = []
+
+    def run(collection, upgrade=None):
+        if engines:
+            engines.pop().close()
+        outside = ReplicaOutside(lambda _: ModelOutside(Outside(), lambda: None), BuildPace())
+        settings = ShardSettings(data=tmp_path, redis="redis://unused", sync_writes=False)
+        folder = ReplicaFolder(tmp_path / "replica")
+        folder.prepare()
+        engines.append(Engine.open(collection, upgrade, folder, settings, outside, ignore))
+        return engines[0]
+
+    yield run
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture
+def engine(opened):
+    return opened(collection_of(1))
+
+
+TURN = np.array([[0, 1], [1, 0]], np.float32)
+
+
+def upgrade_of(state, strategy=Strategy.BRIDGE):
+    """From m1 to m2, whose vectors are those of m1 with their elements exchanged. With the collection in this state."""
+    collection = collection_of(1)
+    model = Model(2, "m2", 2, Metric.COSINE)
+    gallery_map = "f" * 64 if strategy is Strategy.MAP else ""
+    record = Upgrade(
+        "uid1", 1, "m1", model, state, strategy, Calibration.QUANTILES, "b", gallery_map, "r", "a", "p", 1.0, 1.0, 1, 1
+    )
+    started = collection_after(collection, msgspec.structs.replace(record, state=UpgradeState.SERVING_BOTH))
+    exchange = Affine(Kind.RIDGE, Metric.COSINE, TURN, np.zeros(2, np.float32))
+    some = np.random.default_rng(0).standard_normal((60, 2)).astype(np.float32)
+    anchors = Anchors(some, some @ TURN)
+    mapped = exchange if strategy is Strategy.MAP else None
+    return collection_after(started, record), LoadedUpgrade(record, 1, 2, exchange, mapped, exchange, anchors, anchors)
+
+
+def rows_of(index):
+    serving = index.indexer.serving
+    return set() if serving is None else set(serving.index.graph.rows().tolist())
+
+
+async def holds(index, rows):
+    """Waits until the index holds exactly these rows."""
+    await until(lambda: rows_of(index) == rows, f"rows {rows} of {index.model.name}")
 
 
 def entry_of(engine, body):
@@ -63,3 +118,89 @@ def test_a_dropped_model_loses_its_vectors_and_takes_none(engine):
     engine.drop_vectors()
     assert [engine.storage.documents_with_vector(model) for model in (1, 2)] == [0, 2]
     assert list(engine.models) == ["m2"]
+
+
+async def test_documents_that_came_before_the_upgrade_was_followed_get_into_the_old_index(engine):
+    """They have a vector of the new model only, and the journal was followed past them before anybody could project it."""
+    collection, upgrade = upgrade_of(UpgradeState.SERVING_BOTH)
+    engine.know_models(collection)
+    engine.apply([entry_of(engine, records.put("a", {1: OLD.tobytes()}))])
+    engine.apply([entry_of(engine, records.put("b", {2: NEW.tobytes()}))])
+    await engine.reached(2, 5.0, searchable=True)
+    assert rows_of(engine.models["m1"]) == {1}
+    engine.follow(collection, upgrade)
+    await holds(engine.models["m1"], {1, 2})
+
+
+async def test_a_checkpoint_from_before_the_upgrade_was_followed_is_completed(opened, engine):
+    """The server ended in between."""
+    collection, upgrade = upgrade_of(UpgradeState.SERVING_BOTH)
+    engine.know_models(collection)
+    engine.apply([entry_of(engine, records.put("a", {2: NEW.tobytes()}))])
+    await engine.reached(1, 5.0, searchable=True)
+    again = opened(collection, upgrade)
+    await holds(again.models["m1"], {1})
+
+
+async def test_what_came_while_an_upgrade_finished_in_vain_gets_into_the_mapped_index(opened):
+    """The new model's gaps are not filled while it finishes; when it goes back to the cut-over, they are."""
+    engine = opened(*upgrade_of(UpgradeState.CUT_OVER, Strategy.MAP))
+    engine.follow(*upgrade_of(UpgradeState.FINISHING, Strategy.MAP))
+    engine.apply([entry_of(engine, records.put("a", {1: OLD.tobytes()}))])
+    await engine.reached(1, 5.0, searchable=True)
+    assert rows_of(engine.models["m2"]) == set()
+    engine.follow(*upgrade_of(UpgradeState.CUT_OVER, Strategy.MAP))
+    await holds(engine.models["m2"], {1})
+
+
+@pytest.mark.parametrize("state", [UpgradeState.BACKFILLING, UpgradeState.CUT_OVER, UpgradeState.FINISHING])
+async def test_a_mapped_index_is_loaded_after_a_restart(opened, state):
+    """From its checkpoint: the same version, whatever the state."""
+    engine = opened(*upgrade_of(UpgradeState.BACKFILLING, Strategy.MAP))
+    engine.apply([entry_of(engine, records.put("a", {1: OLD.tobytes()}))])
+    await holds(engine.models["m2"], {1})
+    before = {name: index.indexer.serving.number for name, index in engine.models.items()}
+    again = opened(*upgrade_of(state, Strategy.MAP))
+    for name, index in again.models.items():
+        await until(lambda index=index: index.is_serving, f"the index of {name}")
+    assert {name: index.indexer.serving.number for name, index in again.models.items()} == before
+    await holds(again.models["m2"], {1})
+
+
+@pytest.mark.parametrize("state", [UpgradeState.ROLLING_BACK, UpgradeState.ROLLED_BACK])
+async def test_after_a_rollback_the_old_index_holds_everything_through_restarts(opened, state):
+    """Also what has a new vector only; the index of the new model is gone from the disk, whoever was away when it was closed."""
+    engine = opened(*upgrade_of(UpgradeState.BACKFILLING))
+    engine.apply([entry_of(engine, records.put("a", {1: OLD.tobytes()}))])
+    engine.apply([entry_of(engine, records.put("b", {2: NEW.tobytes()}))])
+    await holds(engine.models["m1"], {1, 2})
+    again = opened(*upgrade_of(state))
+    assert list(again.models) == ["m1"]
+    await holds(again.models["m1"], {1, 2})
+    assert [path.name for path in again.folder.index.iterdir()] == ["1"]
+
+
+async def test_after_the_end_the_new_index_is_alone(opened):
+    """Followed from the cut-over, or found so after a restart that missed the end."""
+    engine = opened(*upgrade_of(UpgradeState.CUT_OVER))
+    engine.apply([entry_of(engine, records.put("a", {1: OLD.tobytes(), 2: NEW.tobytes()}))])
+    await holds(engine.models["m2"], {1})
+    collection, _ = upgrade_of(UpgradeState.FINISHED)
+    again = opened(collection)
+    again.drop_vectors()
+    assert list(again.models) == ["m2"]
+    await holds(again.models["m2"], {1})
+    assert [path.name for path in again.folder.index.iterdir()] == ["2"]
+    assert again.storage.documents_with_vector(1) == 0
+
+
+def test_indexes_that_were_opened_are_closed_when_another_cannot_be(opened, tmp_path):
+    """Nothing of a failed step is left running: it is tried again."""
+    in_the_way = tmp_path / "replica" / "index" / "2"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("")
+    with pytest.raises(OSError, match="2"):
+        opened(*upgrade_of(UpgradeState.BACKFILLING))
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("indexer", "search"))]
+    in_the_way.unlink()
+    assert set(opened(*upgrade_of(UpgradeState.BACKFILLING)).models) == {"m1", "m2"}
