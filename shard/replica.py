@@ -231,14 +231,22 @@ class Replica:
             try:
                 loaded = await self._around.upgrades.loaded(collection, upgrade)
             except Unavailable as error:  # searches of the models that are open go on
-                _log.warning(LogEvent.UPGRADE_NOT_FOLLOWED, **self._names(), error=str(error))
-                await asyncio.sleep(RETRY_S)
+                await self._follow_later(error)
                 continue
             await loop.run_in_executor(self._writer, engine.follow, collection, loaded)
             # Not on the writer's thread: what is to be applied goes between its many small transactions.
             await asyncio.to_thread(engine.drop_vectors)
+            try:
+                await self._around.upgrades.fetch_planned(upgrade)
+            except Unavailable as error:  # nothing needs it yet
+                await self._follow_later(error)
+                continue
             await self._changed.wait()
             self._changed.clear()
+
+    async def _follow_later(self, error: Unavailable) -> None:
+        _log.warning(LogEvent.UPGRADE_NOT_FOLLOWED, **self._names(), error=str(error))
+        await asyncio.sleep(RETRY_S)
 
     async def _replay_and_serve(self, replay: Replay) -> Way:
         """Runs until the replay ends with a way on, or it or the index fails."""

@@ -30,18 +30,29 @@ class UpgradeFiles:
     async def loaded(self, collection: Collection, record: Upgrade | None) -> LoadedUpgrade | None:
         """The upgrade as replicas need it; None when they need nothing of it. Raises Unavailable while an artifact cannot be
         read."""
-        if record is None or (
-            record.state is UpgradeState.ROLLED_BACK and collection.model(record.new_model.name) is None
-        ):
+        if record is None or record.state in _NEEDS_NOTHING:
             return None
-        files = {digest: await self._artifacts.get(digest) for digest in record.artifacts}
-        if record.state in _NEEDS_NOTHING:
+        if record.state is UpgradeState.ROLLED_BACK and collection.model(record.new_model.name) is None:
             return None
+        files = await self._files(record)
         known = self._loaded.get(collection.uid)
-        if known is None or known.record.artifacts != record.artifacts:
+        if known is None or _made_of(known.record) != _made_of(record):
             try:
                 known = await asyncio.to_thread(loaded, record, collection, files)
             except ArtifactInvalid as error:
                 raise Unavailable(f"an artifact of the upgrade of {collection.name} {error}") from error
         self._loaded[collection.uid] = known = known.at(record)
         return known
+
+    async def fetch_planned(self, record: Upgrade | None) -> None:
+        """Sees to it that this server holds what it needs from the start on. Raises Unavailable as above."""
+        if record is not None and record.state is UpgradeState.PLANNED:
+            await self._files(record)
+
+    async def _files(self, record: Upgrade) -> dict[str, bytes]:
+        return {digest: await self._artifacts.get(digest) for digest in record.artifacts}
+
+
+def _made_of(record: Upgrade) -> tuple[object, ...]:
+    """Two plans may share their artifacts and mean other models."""
+    return record.number, record.old_model, record.new_model, record.artifacts
