@@ -11,6 +11,8 @@ from kintsugi.keys import Keys
 from kintsugi.projections.artifact import MAX_BYTES, digest
 from kintsugi.redis_client import RedisClient, redis_errors
 
+_KEPT_AFTER_DROP_S = 600
+
 
 class ArtifactCache:
     def __init__(self, client: RedisClient, keys: Keys) -> None:
@@ -33,5 +35,7 @@ class ArtifactCache:
         return data if data is not None and digest(data) == name else None
 
     async def drop(self, name: str) -> None:
+        """Lets go of it soon, unless it is put again: another plan may name it at this moment, and must not lose it before the
+        shard servers have read it."""
         with redis_errors(f"dropping artifact {name}"):
-            await self._client.unlink(self._keys.artifact(name))
+            await self._client.expire(self._keys.artifact(name), _KEPT_AFTER_DROP_S)
