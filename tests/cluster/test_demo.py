@@ -41,7 +41,7 @@ class Demo:
         pytest.fail(f"the demo ended without saying {start!r}")
 
     def finish(self) -> tuple[int, str]:
-        output, _ = self.process.communicate(timeout=120)
+        output, _ = self.process.communicate(timeout=240)
         return self.process.returncode, output
 
     def processes(self) -> dict[int, str]:
@@ -78,13 +78,15 @@ def test_the_demo_runs_to_its_end_and_every_check_holds(demo):
     assert len(re.findall(r"^  \[ok\] ", output, re.MULTILINE)) == CHECKS, output
     assert "[FAILED]" not in output
     assert re.search(r"imported [\d,]{4,} documents", output)
+    assert len(re.findall(r"^ +\d+% re-embedded .* 0 failed$", output, re.MULTILINE)) == 5
     assert "all checks held" in output
     demo.wait_until_gone()
     assert not list(demo.folder.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("number", "moment"), [(signal.SIGTERM, "created collection"), (signal.SIGINT, "killed shard-1")]
+    ("number", "moment"),
+    [(signal.SIGTERM, "created collection"), (signal.SIGINT, "killed shard-1"), (signal.SIGINT, "  25% re-embedded")],
 )
 def test_an_interrupted_demo_leaves_nothing_behind(demo, number, moment):
     """Ctrl-C and SIGTERM stop the cluster and remove its folder, also in the middle of the searches."""

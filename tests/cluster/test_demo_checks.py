@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from kintsugi import AsyncClient, Client
+from kintsugi import AsyncClient, Client, Unavailable
 from kintsugi.demo import embed, film
 from kintsugi.demo.checks import Checks, Promise
 from kintsugi.demo.corpus import Entry
-from kintsugi.demo.material import Material
+from kintsugi.demo.material import Material, Successor
 from kintsugi.demo.scene_kill import VICTIM
 from kintsugi.demo.stage import COLLECTION, NO_RETRIES, SHARDS, Cast
 from kintsugi.limits import MAX_ATTRIBUTES_BYTES
@@ -26,24 +26,58 @@ pytestmark = pytest.mark.cluster
 
 DOCUMENTS = 300
 QUESTIONS = 5
+NEWCOMERS = 2
+PROBES = 60
+# What documents are about; the old model sees a part of it.
+MEANING, SEEN = 32, 20
 
 
-def few_documents(_console, _questions):
-    """Documents around as many centres as there are questions; each question is close to one document."""
+def few_documents(_console, _questions, embeds=lambda vectors: vectors):
+    """Documents and queries of random meanings, which both models turn into vectors; each question is close to one document.
+    `embeds`: what the new model makes of its vectors when documents are re-embedded."""
     random = np.random.default_rng(3)
-    vectors = random.normal(size=(DOCUMENTS, embed.DIMENSION)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    asked = vectors[:QUESTIONS] + np.float32(0.01) * vectors[QUESTIONS : 2 * QUESTIONS]
-    asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    meanings = random.normal(size=(DOCUMENTS + NEWCOMERS + 2 * PROBES, MEANING))
+    meanings[-QUESTIONS:] = meanings[:QUESTIONS] + 0.01 * meanings[QUESTIONS : 2 * QUESTIONS]
+    old_axes = random.normal(size=(SEEN, embed.DIMENSION))
+    new_axes = random.normal(size=(MEANING, embed.NEW_MODEL.dimension))
+    old, new = unit(meanings[:, :SEEN] @ old_axes), unit(meanings @ new_axes)
     entries = [Entry(f"d{n}", "module", "function", f"d{n}", "line", f"text {n}") for n in range(DOCUMENTS)]
-    return Material(entries, vectors, [f"question {n}" for n in range(QUESTIONS)], asked)
+    newcomers = [Entry(f"n{n}", "kintsugi", "module", f"n{n}", "line", f"text {n}") for n in range(NEWCOMERS)]
+    known = dict(zip([one.id for one in (*entries, *newcomers)], new[: DOCUMENTS + NEWCOMERS], strict=True))
+    successor = Successor(
+        vectors=new[:DOCUMENTS],
+        samples=(old[-PROBES:], new[-PROBES:]),
+        probes=(old[-2 * PROBES : -PROBES], new[-2 * PROBES : -PROBES]),
+        newcomers=newcomers,
+        embed=lambda ids, _texts: embeds(np.stack([known[doc_id] for doc_id in ids])),
+        question_vectors=new[-QUESTIONS:],
+    )
+    questions = [f"question {n}" for n in range(QUESTIONS)]
+    return Material(entries, old[:DOCUMENTS], questions, old[-QUESTIONS:], successor)
+
+
+def wrongly_embedded(console, questions):
+    """The workers embed with something that is not the new model."""
+    material = few_documents(console, questions)
+    rolled = few_documents(console, questions, embeds=lambda vectors: np.roll(vectors, 1, axis=1))
+    # What newcomers should have got is known.
+    truth = material.successor.embed
+
+    def embeds(ids, texts):
+        return (truth if ids[0].startswith("n") else rolled.successor.embed)(ids, texts)
+
+    return dataclasses.replace(material, successor=dataclasses.replace(material.successor, embed=embeds))
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def play(tmp_path, **cast) -> Checks:
     """Plays the film and returns its checks."""
     checks = Checks()
     console = Console(file=io.StringIO(), width=200)
-    with_defaults = {"material": few_documents, "patience_s": 30.0, **cast}
+    with_defaults = {"material": few_documents, "patience_s": 30.0, "backfill_s": 1.0, **cast}
     code = film.run(tmp_path / "data", (), console, Cast(**with_defaults), checks)
     assert code == (0 if checks.all_held else 1)
     print(console.file.getvalue())
@@ -66,8 +100,8 @@ class Tampers(Client):
         seen = found.coverage.documents_covered - 1
         return dataclasses.replace(found, coverage=dataclasses.replace(found.coverage, documents_covered=seen))
 
-    def search_batch(self, *arguments, exact=False):
-        found = super().search_batch(*arguments, exact=exact)
+    def search_batch(self, *arguments, exact=False, **options):
+        found = super().search_batch(*arguments, exact=exact, **options)
         if exact:
             return dataclasses.replace(found, scores=found.scores + 0.001)
         return dataclasses.replace(found, ids=np.roll(found.ids, 1, axis=0))
@@ -83,9 +117,28 @@ class Impatient(Client):
 class Misleads(AsyncClient):
     """A searcher that gets some other answer."""
 
-    async def search(self, *arguments):
-        found = await super().search(*arguments)
-        return dataclasses.replace(found, hits=found.hits[2:])
+    async def search(self, *arguments, **options):
+        found = await super().search(*arguments, **options)
+        return dataclasses.replace(found, hits=(*found.hits[2:], *found.hits[-2:]))
+
+
+class FailsOnce(AsyncClient):
+    """A searcher of the new model whose first search fails."""
+
+    failed = False
+
+    async def search(self, *arguments, **options):
+        if options.get("model") == embed.NEW_MODEL.name and not self.failed:
+            self.failed = True
+            raise Unavailable("the new model is away")
+        return await super().search(*arguments, **options)
+
+
+class StaysOld(Client):
+    """Nobody cuts over."""
+
+    def upgrade_cut_over(self, _collection):
+        pass
 
 
 class StaysAway(LocalCluster):
@@ -103,6 +156,10 @@ def stays_away(folder, replicas):
 
 def misleading(addresses):
     return Misleads(addresses, retry=NO_RETRIES)
+
+
+def failing_once(addresses):
+    return FailsOnce(addresses, retry=NO_RETRIES)
 
 
 def alter_one(scene, stage):
@@ -139,25 +196,46 @@ SABOTAGES = {
             Promise.RIGHT_THROUGHOUT,
             Promise.SAME_DOCUMENTS,
             Promise.SAME_COUNT,
+            Promise.OLD_DOCUMENTS,
         },
     ),
     "answers are tampered with": Sabotage(
-        {"client": Tampers}, {Promise.ANSWERED, Promise.EXACT, Promise.FOUND, Promise.STILL_FOUND}
+        {"client": Tampers},
+        {
+            Promise.ANSWERED,
+            Promise.EXACT,
+            Promise.FOUND,
+            Promise.STILL_FOUND,
+            Promise.CURVE,
+            Promise.REEMBEDDED,
+        },
     ),
     "there is one replica instead of two": Sabotage(
         # What was logged and not acknowledged is applied when the server returns.
         {"replicas": 1, "client": Impatient},
-        {Promise.NO_FAILURE, Promise.WRITABLE, Promise.SAME_DOCUMENTS},
+        {Promise.NO_FAILURE, Promise.WRITABLE, Promise.SAME_DOCUMENTS, Promise.OLD_DOCUMENTS},
     ),
     "the killed server stays away": Sabotage(
         {"cluster": stays_away, "patience_s": 5.0}, {Promise.BACK_IN_SYNC, Promise.DRAINED}
     ),
     "searchers get other answers, and a document is altered": Sabotage(
-        {"searcher": misleading, "before_scene": alter_one}, {Promise.RIGHT_THROUGHOUT, Promise.SAME_DOCUMENTS}
+        {"searcher": misleading, "before_scene": alter_one},
+        {Promise.RIGHT_THROUGHOUT, Promise.SAME_DOCUMENTS, Promise.OLD_RIGHT, Promise.OLD_DOCUMENTS},
     ),
     "a process is killed while draining, and an answer is deleted": Sabotage(
         {"before_scene": kill_and_delete},
-        {Promise.DRAINED, Promise.SAME_DOCUMENTS, Promise.SAME_COUNT, Promise.SAME_ANSWERS},
+        {
+            Promise.DRAINED,
+            Promise.SAME_DOCUMENTS,
+            Promise.SAME_COUNT,
+            Promise.SAME_ANSWERS,
+            Promise.OLD_ANSWERS,
+            Promise.OLD_DOCUMENTS,
+        },
+    ),
+    "documents are re-embedded wrongly, a search of the new model fails, and nobody cuts over": Sabotage(
+        {"material": wrongly_embedded, "searcher": failing_once, "client": StaysOld},
+        {Promise.CURVE, Promise.REEMBEDDED, Promise.BOTH_SERVED, Promise.CUT_OVER},
     ),
 }
 

@@ -12,7 +12,7 @@ from kintsugi.demo import answers, embed, film, scene_kill, scene_restart
 from kintsugi.demo.checks import Checks, Promise
 from kintsugi.demo.corpus import Entry
 from kintsugi.demo.stage import Cast, Stage
-from kintsugi.demo.traffic import Asked, Traffic
+from kintsugi.demo.traffic import Asked, AskedAmidUpgrade, Traffic
 from kintsugi.errors import Unavailable
 from kintsugi.sdk.status import (
     ClusterStatus,
@@ -175,6 +175,35 @@ def found(ids, *, documents=20, answered=2):
 def test_an_answer_is_right_when_it_is_complete_and_finds_what_is_there(answer, right):
     """The index may miss one of ten; nothing else is forgiven."""
     assert Asked(VECTOR, list(range(10)), 20).is_right(answer) is right
+
+
+def amid_upgrade(own, projected=(), answered=2):
+    hits = tuple(Hit(doc_id, 1.0, 1, "m", projected=doc_id in projected) for doc_id in [*own, *projected])
+    return SearchResult(hits, Coverage(2, answered, 20, 20))
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        (amid_upgrade(range(10)), True),
+        (amid_upgrade([*range(9), 99]), True),
+        (amid_upgrade([*range(8), 98, 99]), False),
+        (amid_upgrade(range(8), projected=["x", "y"]), True),
+        (amid_upgrade([*range(6), 98, 99], projected=["x", "y"]), False),
+        (amid_upgrade([], projected=range(10)), False),
+        (amid_upgrade(range(9)), False),
+        (amid_upgrade(range(10), answered=1), False),
+    ],
+)
+def test_amid_an_upgrade_newcomers_may_take_places_and_nobody_else(answer, right):
+    """Of what has a vector of the old model, its clients find what they found before."""
+    assert AskedAmidUpgrade(VECTOR, list(range(10))).is_right(answer) is right
+
+
+def test_amid_an_upgrade_new_answers_must_be_complete():
+    """What clients of the new model find in between is measured, not judged one by one."""
+    assert AskedAmidUpgrade(VECTOR).is_right(amid_upgrade([], projected=range(10)))
+    assert not AskedAmidUpgrade(VECTOR).is_right(amid_upgrade(range(9)))
 
 
 class Searcher:
