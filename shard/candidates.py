@@ -67,28 +67,42 @@ class IndexCandidates:
     def reading(self) -> AbstractContextManager[DocumentsSnapshot]:
         return nullcontext(self._snapshot)
 
-    def find(self, queries: FloatArray, hits: int, matches: Matches | None) -> list[Rows]:
-        """Candidates for so many hits of each query, of all rows or of the matches."""
+    def usual(self, hits: int) -> int:
+        """How many candidates there are for so many hits, of all rows."""
+        count = self._index.wanted(hits, self._oversampling)
+        # The graph looks at as many anyway; how many of them are scored is found out.
+        return max(count, self._breadth) if self.are_in_order else count
+
+    def enough(self, hits: int, matches: int) -> int:
+        """Of how many candidates it is not asked for more, when so many rows may be candidates."""
+        return _enough(hits, self._searched(1, hits, matches))
+
+    def broadly(self, queries: FloatArray, hits: int, count: int) -> list[Rows]:
+        """As many candidates as usual for so many hits, of all rows, or more."""
+        count = max(self.usual(hits), min(count, MAX_CANDIDATES))
+        return self._graph(queries, hits, count, self._searched(len(queries), hits, len(self._index)), None)
+
+    def find(self, queries: FloatArray, hits: int, matches: Matches | None, *, density: float = 1.0) -> list[Rows]:
+        """Candidates for so many hits of each query, of all rows or of the matches. `density`: how many times their share of
+        all rows the matches are of the candidates, as far as is known."""
         if matches is None:
-            count = self._index.wanted(hits, self._oversampling)
-            if self.are_in_order:
-                # The graph looks at as many anyway; how many of them are scored is found out.
-                count = max(count, self._breadth)
-            return self._graph(queries, hits, count, self._searched(len(queries), hits, len(self._index)), None)
+            return self.broadly(queries, hits, 0)
         found = [_NO_ROWS for _ in queries]
         if not len(matches):
             return found
-        unanswered = self._ask_graph(queries, hits, matches, found)
+        unanswered = self._ask_graph(queries, hits, matches, found, density)
         if unanswered:
             scanned = self._scan(queries[unanswered], hits, matches)
             for place, rows in zip(unanswered, scanned, strict=True):
                 found[place] = rows
         return found
 
-    def _ask_graph(self, queries: FloatArray, hits: int, matches: Matches, found: list[Rows]) -> list[int]:
+    def _ask_graph(
+        self, queries: FloatArray, hits: int, matches: Matches, found: list[Rows], density: float
+    ) -> list[int]:
         """Puts what the graph gives into `found`, and returns the places of the queries that are to be scanned for."""
         places = list(range(len(queries)))
-        searched = self._searched(len(queries), hits, len(matches))
+        searched = replace(self._searched(len(queries), hits, len(matches)), density=density)
         step = first_step(searched, self._costs)
         while step.way is Way.GRAPH:
             masked = _Masked(matches)
@@ -96,8 +110,7 @@ class IndexCandidates:
             given = self._graph(queries[places], hits, step.count, searched, masked)
             for place, rows in zip(places, given, strict=True):
                 found[place] = rows if self.are_in_order else rows[: searched.wanted]
-            # Whoever wants hardly more candidates than hits cannot do with a part of them.
-            enough = max(searched.sufficient, min(hits, searched.matches))
+            enough = _enough(hits, searched)
             short = [at for at, count in enumerate(masked.fulfilling) if count < enough]
             places = [places[at] for at in short]
             if not places:
@@ -144,6 +157,11 @@ class IndexCandidates:
             dimension=self._model.dimension,
             has_codes=index.scan is not None,
         )
+
+
+def _enough(hits: int, searched: Filtered) -> int:
+    """Whoever wants hardly more candidates than hits cannot do with a part of them."""
+    return max(searched.sufficient, min(hits, searched.matches))
 
 
 class _Masked:

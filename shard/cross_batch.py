@@ -13,7 +13,15 @@ from kintsugi.metrics import FloatArray
 from kintsugi.registry.records import Model
 from shard.candidates import IndexCandidates
 from shard.checkpoint import IndexedModel, IndexVersion
-from shard.cross_candidates import CrossCandidates, PartFinder, Parts, StoredPart
+from shard.cross_candidates import (
+    CrossCandidates,
+    Densities,
+    KeptParts,
+    PartFinder,
+    Parts,
+    SharedCandidates,
+    StoredPart,
+)
 from shard.crossing import Crossing
 from shard.filter_plan import Costs
 from shard.group_search import Finder
@@ -22,6 +30,9 @@ from shard.scoring import CrossScorer, FlaggedScorer, Scorer
 from shard.search_call import SearchCall
 from shard.search_times import StageClock
 from shard.source import DocumentsSnapshot
+
+# Each costs every query two products. They are drawn at random, so that the first are as good as any.
+_ANCHORS_USED = 256
 
 
 @dataclass(slots=True)
@@ -48,9 +59,11 @@ class CrossBatch:
         self._spaces = Spaces(crossing.model.dimension)
         self._scale = None if crossing.is_flat else self._scale_of(crossing)
         self._other_costs = CostsOf()
+        self._densities = Densities()
+        self._parts = KeptParts(self._model.number, self._other.number)
 
     def parts(self, snapshot: DocumentsSnapshot) -> Parts:
-        return Parts.of(snapshot, self._model.number, self._other.number)
+        return self._parts.of(snapshot)
 
     def queries(self, calls: Sequence[SearchCall]) -> FloatArray:
         """The queries of calls of one kind, as they are searched: joined with those in the other space, unless both parts are
@@ -92,14 +105,18 @@ class CrossBatch:
         if self.crossing.mapped:
             if own is None:
                 raise building()
-            return own if self._scale is None else self._crossed(own, own, own, lambda: parts, is_apart=False)
+            if self._scale is None:
+                return own
+            if not own.are_in_order:
+                return self._crossed(own, own, own, lambda: parts)
+            return SharedCandidates(own, lambda: parts, self._spaces, self._densities)
         serving = self.crossing.other_serving()
         if serving is None:
             raise building()
         other = IndexCandidates(snapshot, self._other, serving, call.oversampling, self._other_costs.of(serving), clock)
         if own is None:
-            return self._crossed(other, StoredPart(snapshot, self._model), other, lambda: parts, is_apart=False)
-        return self._crossed(own, own, other, lambda: parts, is_apart=True)
+            return self._crossed(other, StoredPart(snapshot, self._model), other, lambda: parts)
+        return self._crossed(own, own, other, lambda: parts)
 
     def exact_finder(self, finder_of: Callable[[IndexedModel], Finder]) -> Finder:
         """`finder_of` compares with all stored vectors of a model."""
@@ -112,18 +129,19 @@ class CrossBatch:
             with own.reading() as snapshot:
                 return self.parts(snapshot)
 
-        return self._crossed(own, own, other, parts, is_apart=False)
+        return self._crossed(own, own, other, parts)
 
     def _crossed(
-        self, whole: Finder, own: PartFinder, other: PartFinder, parts: Callable[[], Parts], *, is_apart: bool
+        self, whole: Finder, own: PartFinder, other: PartFinder, parts: Callable[[], Parts]
     ) -> CrossCandidates:
-        return CrossCandidates(whole, own, other, parts, self._spaces, is_apart=is_apart)
+        return CrossCandidates(whole, own, other, parts, self._spaces)
 
     def _scale_of(self, crossing: Crossing) -> Scale:
         assert crossing.anchors_own is not None, "what is calibrated has anchors"
         assert crossing.anchors_other is not None, "what is calibrated has anchors"
-        own = AnchorScores(self._model.metric, crossing.anchors_own)
-        return Scale(crossing.calibration, own, AnchorScores(self._scored.metric, crossing.anchors_other))
+        used = slice(0, _ANCHORS_USED)
+        own = AnchorScores(self._model.metric, crossing.anchors_own[used])
+        return Scale(crossing.calibration, own, AnchorScores(self._scored.metric, crossing.anchors_other[used]))
 
 
 def building() -> Unavailable:

@@ -51,7 +51,8 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Filtered:
     """What there is to search. `matches`: rows that fulfil the filter; `vectors`: those in the index; `wanted`: candidates
-    that fulfil it which the encoding asks for; `breadth`: candidates that the graph looks at in any case."""
+    that fulfil it which the encoding asks for; `breadth`: candidates that the graph looks at in any case; `density`: how many
+    times their share of the vectors those rows are of the candidates, when that is known."""
 
     matches: int
     vectors: int
@@ -60,10 +61,12 @@ class Filtered:
     breadth: int
     dimension: int
     has_codes: bool
+    density: float = 1.0
 
     @property
     def selectivity(self) -> float:
-        return min(1.0, self.matches / max(1, self.vectors))
+        """The part of the candidates that is expected to fulfil the filter."""
+        return min(1.0, self.density * self.matches / max(1, self.vectors))
 
     @property
     def sufficient(self) -> int:

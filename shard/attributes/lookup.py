@@ -71,6 +71,10 @@ class Matches:
         found: Mask = own[places] == rows
         return found
 
+    def is_same(self, other: "Matches") -> bool:
+        """Whether both are the same for sure: one set, not two equal ones."""
+        return self._bitmap is other._bitmap
+
     def __and__(self, other: "Matches") -> "Matches":
         """The rows that are in both, of one state."""
         return Matches(self._bitmap & other._bitmap, self.seq)
