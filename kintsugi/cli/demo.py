@@ -14,8 +14,8 @@ import click
 @click.argument("questions", nargs=-1)
 def demo(data: Path | None, questions: tuple[str, ...]) -> int:
     """Start a cluster, import the documentation of Python's standard library, answer QUESTIONS about it, kill a shard
-    server while searches go on, restart the cluster, and verify every document. Ends with the list of its checks. Takes
-    about a minute and leaves nothing behind."""
+    server while searches go on, restart the cluster, verify every document, move to another embedding model while clients
+    of both search, and roll that back. Ends with the list of its checks. Takes about a minute and leaves nothing behind."""
     from kintsugi.demo import film  # noqa: PLC0415 -- loads scikit-learn, which other commands do without
 
     return film.run(data, questions) if questions else film.run(data)

@@ -19,6 +19,7 @@ from kintsugi.backfill.worker import Progress, Worker, WorkerSettings
 from kintsugi.demo import embed
 from kintsugi.demo.embed import Vectors
 from kintsugi.demo.stage import COLLECTION
+from kintsugi.demo.traffic import wait_until
 from kintsugi.ids import DocId
 from kintsugi.sdk.blocking import Client
 from kintsugi.sdk.upgrade_types import DocumentToEmbed, NextDocuments, PutVectorsResult
@@ -102,10 +103,9 @@ class Reembedding:
     def written(self) -> int:
         return sum(worker.progress.written for worker in self._workers)
 
-    @property
-    def ended(self) -> bool:
-        """Whether every worker has nothing left to do, or has failed."""
-        return all(task.done() for task in self._running)
+    async def reach(self, written: int, patience_s: float) -> None:
+        """Waits until so many documents are re-embedded, or nobody works any more, or that takes too long."""
+        await wait_until(lambda: self.written >= written or all(worker.done() for worker in self._running), patience_s)
 
 
 def _sleep(pause_s: float) -> None:

@@ -18,7 +18,7 @@ from kintsugi.demo.embed import Vectors
 from kintsugi.demo.quality import FullReembedding, Point
 from kintsugi.demo.reembedding import Reembedding
 from kintsugi.demo.stage import COLLECTION, Stage
-from kintsugi.demo.traffic import AskedAmidUpgrade, Traffic, wait_until
+from kintsugi.demo.traffic import AskedAmidUpgrade, Traffic
 from kintsugi.errors import DeadlineExceeded
 from kintsugi.metrics import Metric
 from kintsugi.projections import findings, kit
@@ -170,8 +170,7 @@ async def _reembed(stage: Stage, upgrade: Upgrade, clients: list[Client], traffi
     curve = [await measured(0.0)]
     async with Reembedding(clients, successor.embed, documents / stage.cast.backfill_s) as workers:
         for fraction in FRACTIONS:
-            wanted = fraction * documents
-            await wait_until(lambda wanted=wanted: workers.written >= wanted or workers.ended, stage.cast.patience_s)  # type: ignore[misc]
+            await workers.reach(int(fraction * documents), stage.cast.patience_s)
             curve.append(await measured(workers.written / documents))
     shown = " → ".join(f"{point.recall:.2f}" for point in curve)
     stage.checks.add(Promise.CURVE, quality.keeps_its_promise(curve, old_alone), f"{shown}, {old_alone:.2f} by the old")
