@@ -61,8 +61,10 @@ class Observing:
                 Sample(names.INDEX_TOMBSTONES, serving.index.tombstones, labels),
                 Sample(names.INDEX_MEMORY_BYTES, serving.index.memory_bytes, labels),
                 Sample(names.INDEX_MAPPED_BYTES, serving.index.mapped_bytes, labels),
-                *_of_recall(index.recall.recall, serving, labels),
             ]
+        for one in engine.models.values():
+            if (version := one.indexer.serving) is not None:
+                found += _of_recall(one.recall.recall, version, (*labels, one.model.name))
         return [*found, *of_upgrade(replica.upgrade, engine, labels)]
 
 

@@ -309,6 +309,7 @@ RECALL = _gauge(
     "part of the true best hits that live searches of the serving index version found, of those without a filter (plain) and "
     "with one (filtered); no value before some were measured",
     *_REPLICA,
+    "model",
     "version",
     "encoding",
     "searches",
@@ -318,6 +319,7 @@ RECALL_QUERIES = _gauge(
     "kintsugi_search_recall_queries",
     "searches that kintsugi_search_recall rests on, 500 at most",
     *_REPLICA,
+    "model",
     "version",
     "encoding",
     "searches",

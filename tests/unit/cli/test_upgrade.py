@@ -51,7 +51,8 @@ class Coordinator(upgrades_pb2_grpc.UpgradesServicer, collections_pb2_grpc.Colle
         self.asked.append(request)
         progress = upgrades_pb2.UpgradeShardProgress(
             shard=0, member="s-1", documents=200, with_old_vector=200, with_new_vector=50, hits=10, native_hits=4,
-            stale_vectors=3, message="re-embedding", estimated_recall=0.875,
+            stale_vectors=3, message="re-embedding", calibration_error=0.4375,
+            estimated_recall=0.875,
         )  # fmt: skip
         return upgrades_pb2.GetUpgradeResponse(
             upgrade=upgrade_message(self.state, waits_for="documents"), shards=[progress], report=b'{"rows": []}'
@@ -166,7 +167,18 @@ def test_status_shows_progress_by_replica(kintsugi):
     """State, fractions and what each replica has."""
     code, said, _ = kintsugi("status", "books")
     assert code == 0
-    for word in ("old -> new", "backfilling", "25.00% of 200", "40.00%", "s-1", "50 (25.0%)", "0.875", "re-embedding"):
+    for word in (
+        "old -> new",
+        "backfilling",
+        "25.00% of 200",
+        "40.00%",
+        "s-1",
+        "50 (25.0%)",
+        "40.0%",
+        "0.438",
+        "0.875",
+        "re-embedding",
+    ):
         assert word in said
 
 
@@ -175,11 +187,9 @@ def test_status_as_json_has_everything(kintsugi):
     code, said, _ = kintsugi("status", "books", "--json")
     told = json.loads(said)
     assert (code, told["migrated"], told["migrated_by_traffic"]) == (0, 0.25, 0.4)
-    assert (told["upgrade"]["state"], told["replicas"][0]["stale_vectors"], told["report"]) == (
-        "backfilling",
-        3,
-        {"rows": []},
-    )
+    assert (told["upgrade"]["state"], told["report"]) == ("backfilling", {"rows": []})
+    replica = told["replicas"][0]
+    assert (replica["stale_vectors"], replica["calibration_error"], replica["estimated_recall"]) == (3, 0.4375, 0.875)
 
 
 def test_finishing_asks_first(kintsugi, coordinator):

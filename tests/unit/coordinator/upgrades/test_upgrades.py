@@ -110,24 +110,24 @@ async def test_cut_over_needs_as_many_documents_as_planned(planned, upgrades, pl
 
 
 @pytest.mark.parametrize(
-    ("live", "checked", "by"),
+    ("measured", "by"),
     [
-        ((0.94, 100), 1.0, "100 live searches"),
-        ((None, 0), 0.94, "100 searches for documents of its own, made now"),
-        ((1.0, 99), 0.94, "100 searches for documents of its own, made now"),
+        ((0.94, 100, 1.0), "100 live searches"),
+        ((None, 0, 0.94), "100 searches for documents of its own, made now"),
+        ((1.0, 99, 0.94), "100 searches for documents of its own, made now"),
     ],
 )
-async def test_cut_over_needs_the_recall_as_planned(planned, upgrades, place, servers, deadline, live, checked, by):
+async def test_cut_over_needs_the_recall_as_planned(planned, upgrades, place, servers, deadline, measured, by):
     """As live searches measured it; an index that few have searched is measured now. The refusal says how and how much."""
     await planned()
     await place(UpgradeState.BACKFILLING)
-    servers.progress, servers.checked_recall = MIGRATED, checked
-    servers.live_recall, servers.live_queries = live
+    servers.progress = MIGRATED
+    servers.live_recall, servers.live_queries, servers.checked_recall = measured
     wanted = f"recall of the index of new is 0.9400 at shard 0 on shard-a by {by}, must be at least 0.95"
     with pytest.raises(FailedPrecondition, match=wanted) as raised:
         await upgrades.cut_over("docs", deadline)
     assert raised.value.reason == "RECALL_TOO_LOW"
-    assert servers.checks == ([] if live[1] == 100 else [("shard-a", "new")])
+    assert servers.checks == ([] if servers.live_queries == 100 else [("shard-a", "new")])
 
 
 async def test_an_index_that_is_being_built_has_no_recall_yet(planned, upgrades, place, servers, deadline):
