@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from kintsugi import failpoints
+from kintsugi.cancelling import end
 from kintsugi.durable import remove_folder
 from kintsugi.errors import Unavailable
 from kintsugi.log.read import LogEntry
@@ -36,6 +37,8 @@ from shard.upgrading import LoadedUpgrade
 
 # Address space only: the database grows as it needs, up to the quota.
 MAP_SIZE = 2**43
+# A sequence number that no log reaches: whoever waits for it hears of a failure only.
+NEVER = 2**63
 
 _APPLY_SECONDS = metrics.histogram(metric_names.APPLY_SECONDS)
 _REPLAYED = metrics.counter(metric_names.REPLAYED_RECORDS)
@@ -280,6 +283,16 @@ class Engine:
         except TimeoutError:
             return False
         return True
+
+    async def watch(self, seconds: float) -> None:
+        """Waits so long, and raises Unavailable as soon as one of the indexes that are open now fails."""
+        watching = [asyncio.create_task(self._reached_by(index, NEVER)) for index in self.models.values()]
+        try:
+            done, _ = await asyncio.wait(watching, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
+        finally:
+            await end(watching)
 
     async def _reached_by(self, index: ModelIndex, seq: int) -> None:
         try:

@@ -36,9 +36,8 @@ RETRY_S = 2.0
 LONGEST_RETRY_S = 16.0
 DISCARDED_CHECK_S = 0.5
 TRIM_EVERY_S = 5.0
-# A sequence number that no log reaches: whoever waits for it hears of a failure only.
-NEVER = 2**63
-FOREVER_S = 1e9
+# Indexes come and go while a collection moves to another model: so often we look which ones there are to watch.
+WATCH_S = 1.0
 
 _log = logger("replica")
 
@@ -265,7 +264,7 @@ class Replica:
             await end(tasks)
 
     async def _serve_when_ready(self, replay: Replay) -> None:
-        """Serves once the log gives nothing more and the index has followed the database. Then waits for the index to
+        """Serves once the log gives nothing more and the index has followed the database. Then waits for an index to
         fail, which raises."""
         await replay.settled.wait()
         engine = self.engine
@@ -275,7 +274,8 @@ class Replica:
         self._failures = 0
         self._enter(ReplicaPhase.SERVING, "")
         self.settled.set()
-        await engine.reached(NEVER, FOREVER_S, searchable=True)
+        while True:
+            await engine.watch(WATCH_S)
 
     async def _trim_regularly(self) -> None:
         """While the log is open and we speak for it: otherwise our tail may be all that is left of something."""

@@ -1,5 +1,6 @@
 """Which vectors a replica's database and indexes take, before and while they follow the registry."""
 
+import asyncio
 import threading
 
 import msgspec
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from harness.waiting import until
 
+from kintsugi.errors import Unavailable
 from kintsugi.log import records
 from kintsugi.log.chain import extend
 from kintsugi.log.faults import UnknownModel
@@ -204,3 +206,32 @@ def test_indexes_that_were_opened_are_closed_when_another_cannot_be(opened, tmp_
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("indexer", "search"))]
     in_the_way.unlink()
     assert set(opened(*upgrade_of(UpgradeState.BACKFILLING)).models) == {"m1", "m2"}
+
+
+def broken():
+    """What an index cannot read again."""
+    raise OSError("the disk is gone")
+    yield
+
+
+@pytest.mark.parametrize("state", [UpgradeState.SERVING_BOTH, UpgradeState.FINISHED])
+async def test_every_index_is_watched(opened, state):
+    """Also one that came after the first, and when the first is gone."""
+    engine = opened(*upgrade_of(UpgradeState.CUT_OVER))
+    collection, upgrade = upgrade_of(state)
+    engine.follow(collection, None if state is UpgradeState.FINISHED else upgrade)
+    await engine.reached(0, 5.0, searchable=True)
+    await engine.watch(0.01)
+    engine.models["m2"].indexer.read_again(broken(), missing_only=False)
+    with pytest.raises(Unavailable, match="the disk is gone"):
+        await engine.watch(5.0)
+    assert engine.failure is not None
+
+
+async def test_an_index_that_is_given_up_is_no_failure(opened):
+    """Whoever watches it hears nothing bad."""
+    engine = opened(*upgrade_of(UpgradeState.CUT_OVER))
+    watching = asyncio.create_task(engine.watch(5.0))
+    await until(lambda: engine.models["m1"].indexer.serving is not None, "the index of m1")
+    await asyncio.to_thread(engine.follow, upgrade_of(UpgradeState.FINISHED)[0], None)
+    await watching
