@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench import backfill, breakdown, encodings, filters, promise, upgrade
+from bench import backfill, breakdown, encodings, filters, mixed, promise, upgrade
 from bench.chart import svg
 from bench.child import ChildFailed
 from bench.report import table
@@ -38,6 +38,7 @@ TABLES = {
     "promise": promise.main,
     "upgrade": upgrade.main,
     "backfill": backfill.main,
+    "mixed": mixed.main,
 }
 
 _DESCRIPTION = """\

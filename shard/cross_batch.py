@@ -32,7 +32,7 @@ from shard.search_times import StageClock
 from shard.source import DocumentsSnapshot
 
 # Each costs every query two products. They are drawn at random, so that the first are as good as any.
-_ANCHORS_USED = 256
+ANCHORS_USED = 256
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ class CrossBatch:
     def _scale_of(self, crossing: Crossing) -> Scale:
         assert crossing.anchors_own is not None, "what is calibrated has anchors"
         assert crossing.anchors_other is not None, "what is calibrated has anchors"
-        used = slice(0, _ANCHORS_USED)
+        used = slice(0, ANCHORS_USED)
         own = AnchorScores(self._model.metric, crossing.anchors_own[used])
         return Scale(crossing.calibration, own, AnchorScores(self._scored.metric, crossing.anchors_other[used]))
 
