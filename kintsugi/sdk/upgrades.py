@@ -32,6 +32,8 @@ Word = TypeVar("Word", Strategy, Calibration)
 
 # A plan carries up to 15 MiB, which the servers unpack and check.
 PLAN_TIMEOUT_S = 60.0
+# Indexes that few have searched are measured meanwhile.
+CUT_OVER_TIMEOUT_S = 60.0
 
 
 class AsyncUpgrades:
@@ -95,11 +97,14 @@ class AsyncUpgrades:
 
     async def upgrade_cut_over(self, collection: str, **options: Unpack[CallOptions]) -> Upgrade:
         """Makes the new model the one that requests mean when they name none. Raises FailedPrecondition while fewer documents
-        have new vectors, or the new index finds less, than the plan demands."""
+        have new vectors, or the new index finds less, than the plan demands. timeout_s is 60 unless it is given: an index that
+        few have searched is measured first."""
         check_options("upgrade_cut_over", options, CallOptions)
         request = upgrades_pb2.CutOverRequest(collection=collection)
         response = await self._connection.call(
-            lambda stubs, left_s: stubs.upgrades.CutOver(request, timeout=left_s), self._left(options), changes=True
+            lambda stubs, left_s: stubs.upgrades.CutOver(request, timeout=left_s),
+            options.get("timeout_s", max(CUT_OVER_TIMEOUT_S, self._timeout_s)),
+            changes=True,
         )
         return unpack_upgrade(response.upgrade)
 
