@@ -31,8 +31,9 @@ from shard.search_call import SearchCall
 from shard.search_times import StageClock
 from shard.source import DocumentsSnapshot
 
-# Each costs every query two products. They are drawn at random, so that the first are as good as any.
-ANCHORS_USED = 256
+# As many as a planner draws. Each costs every query two products: with 384 dimensions all of them take 0.1 ms. With 256, a tenth
+# of the documents not yet migrated, up to 0.02 of the recall@10 of a query bridge is lost; with 512 up to 0.01.
+ANCHORS_USED = 1000
 
 
 @dataclass(slots=True)
