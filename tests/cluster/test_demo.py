@@ -41,7 +41,7 @@ class Demo:
         pytest.fail(f"the demo ended without saying {start!r}")
 
     def finish(self) -> tuple[int, str]:
-        output, _ = self.process.communicate(timeout=240)
+        output, _ = self.process.communicate(timeout=480)
         return self.process.returncode, output
 
     def processes(self) -> dict[int, str]:
