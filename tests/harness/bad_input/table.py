@@ -380,8 +380,9 @@ def search() -> list[Bad]:
     values, violation = f"{one}.values.values", f"{one}.values"
     return [
         *collection_name(rpc, "collection"),
-        bad(rpc, "vectors", "none", [], "vectors", "0 entries", "exactly 1"),
-        bad(rpc, "vectors", "two", [vector, vector], "vectors", "2 entries", "exactly 1"),
+        bad(rpc, "vectors", "none", [], "vectors", "0 entries", "must have 1"),
+        bad(rpc, "vectors", "two", [vector, vector], "vectors[1].model", "is m", "another one than that of vectors[0]"),
+        bad(rpc, "vectors", "three", [vector] * 3, "vectors", "3 entries", "must have 1"),
         bad(rpc, f"{one}.model", "unknown", "nobody", f"{one}.model", "nobody", "m", code=PRECONDITION),
         bad(rpc, f"{one}.data", "not set", None, one, "no vector", "data or values"),
         bad(rpc, f"{one}.data", "empty", b"", f"{one}.data", "0 bytes", "must have 16"),
@@ -405,8 +406,9 @@ def search_batch() -> list[Bad]:
     many = (("vectors[0].block.data", floats(1, 2, 3, 4) * 257),)
     return [
         *collection_name(rpc, "collection"),
-        bad(rpc, "vectors", "none", [], "vectors", "0 entries", "exactly 1"),
-        bad(rpc, "vectors", "two", [given, given], "vectors", "2 entries", "exactly 1"),
+        bad(rpc, "vectors", "none", [], "vectors", "0 entries", "must have 1"),
+        bad(rpc, "vectors", "two", [given, given], "vectors[1].model", "is m", "another one than that of vectors[0]"),
+        bad(rpc, "vectors", "three", [given] * 3, "vectors", "3 entries", "must have 1"),
         bad(rpc, f"{one}.model", "unknown", "nobody", f"{one}.model", "nobody", "m", code=PRECONDITION),
         bad(rpc, f"{one}.documents", "not empty", [0, 1], f"{one}.documents", "2 entries", "must be empty"),
         bad(rpc, f"{one}.block.count", "many", 257, f"{one}.block.count", "257", "1 to 256", also=many),
@@ -466,6 +468,7 @@ CANNOT_BE_BAD = {
         for path, reason in {
             "options": "left out, all defaults hold",
             "options.exact": _FLAG,
+            "options.tell_unmigrated": _FLAG,
             "options.fields": "left out, nothing more is returned",
             "options.fields.attributes": _FLAG,
             "options.fields.text": _FLAG,
