@@ -91,7 +91,9 @@ def assemble(settings: ShardSettings, observe: Callable[[StorageEvent], None] = 
     peers = Peers(lambda address: ShardStub(channels.get(address)), lambda: watcher.view)
     reports = IndexReports(watcher, member)
     turns, pace = BuildTurns(watcher, reports, member), BuildPace(settings.build_cpu)
-    artifacts = Artifacts(folders.artifacts, ArtifactCache(redis, keys), functools.partial(peers.others, member), peers.artifact)
+    artifacts = Artifacts(
+        folders.artifacts, ArtifactCache(redis, keys), functools.partial(peers.others, member), peers.artifact
+    )
     around = Surroundings(
         member, settings, redis, keys, store, watcher, LogPositions(redis, keys), peers, reports, turns, pace,
         UpgradeFiles(artifacts), observe,

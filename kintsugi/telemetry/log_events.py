@@ -38,7 +38,10 @@ class LogEvent(Name):
     REPLAY_OUT_OF_STEP = "replay_out_of_step", "a replica and its log disagree; the fields say how it goes on"
     LEFTOVER_LOG_REMOVED = "leftover_log_removed", "a log that no collection has was removed from Redis"
     HOLD_BROKEN = "hold_broken", "a log kept too much for a joining replica and no longer waits for it; it starts over"
-    UPGRADE_MOVED = "upgrade_moved", "an upgrade went on by itself, because the replicas had reached what its state waits for"
+    UPGRADE_MOVED = (
+        "upgrade_moved",
+        "an upgrade went on by itself, because the replicas had reached what its state waits for",
+    )
     TRIM_POSTPONED = "trim_postponed", "the journal was not trimmed; tried again"
     ATTRIBUTES_INDEXING = "attributes_indexing", "a database of an earlier release gets its attribute index as it opens"
     ATTRIBUTES_INDEXED = "attributes_indexed", "the attribute index is complete"

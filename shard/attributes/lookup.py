@@ -73,7 +73,7 @@ class Matches:
 
     def is_same(self, other: "Matches") -> bool:
         """Whether both are the same for sure: one set, not two equal ones."""
-        return self._bitmap is other._bitmap
+        return self._bitmap is other._bitmap  # noqa: SLF001 - the other is of the same kind
 
     def __and__(self, other: "Matches") -> "Matches":
         """The rows that are in both, of one state."""
