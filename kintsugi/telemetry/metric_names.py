@@ -249,9 +249,9 @@ UPGRADE_PROJECTED = _gauge(
     *_REPLICA,
     "model",
 )
-UPGRADE_STALE_VECTORS = _counter(
+UPGRADE_STALE_VECTORS = _gauge(
     On.SHARD,
-    "kintsugi_upgrade_stale_vectors_total",
+    "kintsugi_upgrade_stale_vectors",
     "re-embedded vectors that were dropped because their document had changed or was gone, since the replica was opened",
     *_REPLICA,
 )

@@ -84,6 +84,7 @@ def test_the_demo_runs_to_its_end_and_every_check_holds(demo):
     assert not list(demo.folder.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "moment"),
     [(signal.SIGTERM, "created collection"), (signal.SIGINT, "killed shard-1"), (signal.SIGINT, "    0% re-embedded")],
@@ -97,6 +98,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(demo, number, moment):
     assert not list(demo.folder.iterdir())
 
 
+@pytest.mark.long
 def test_a_demo_whose_cluster_breaks_fails_and_leaves_nothing_behind(demo):
     """A shard server that somebody else kills makes the demo exit with 1 and say which check failed."""
     demo.read_until("shard-1 is back in sync")

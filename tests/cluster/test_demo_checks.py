@@ -240,6 +240,7 @@ SABOTAGES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SABOTAGES)
 def test_a_broken_promise_fails_its_check_and_no_other(name, tmp_path):
     """A check that cannot fail proves nothing."""

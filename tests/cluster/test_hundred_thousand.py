@@ -89,6 +89,7 @@ def check_exact(oracle: Oracle, found: BatchResult) -> None:
     np.testing.assert_allclose(rows[differing], found.scores[differing], rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(280)
 def test_a_hundred_thousand_vectors_survive_a_restart(new_cluster: Callable[..., LocalCluster]):
     """Bulk upsert, search, delete, restart, search: exact mode equals the oracle, recall holds, answers stay the same."""
