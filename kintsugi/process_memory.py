@@ -1,10 +1,15 @@
-"""How much memory this process holds, as the operating system counts it."""
+"""The memory of this process: how much of it the operating system counts, and how its allocator keeps it."""
 
+import ctypes
+import os
 import resource
 import sys
 from pathlib import Path
+from typing import Final
 
 _STATM = Path("/proc/self/statm")
+# Of glibc's malloc.h.
+_M_ARENA_MAX: Final = -8
 
 
 def resident_bytes() -> int:
@@ -13,3 +18,13 @@ def resident_bytes() -> int:
         return int(_STATM.read_text().split()[1]) * resource.getpagesize()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def keep_one_heap() -> bool:
+    """Lets all threads allocate from one heap, unless MALLOC_ARENA_MAX says otherwise. False where nothing was
+    changed; C libraries other than glibc have no such setting. By default glibc gives threads up to 8 heaps per core, and what one thread frees is of no
+    use to the others: see docs/decisions/0033."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None or "MALLOC_ARENA_MAX" in os.environ:
+        return False
+    return bool(mallopt(_M_ARENA_MAX, 1))

@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 
 from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.limits import DEFAULT_DEADLINE_S
+from kintsugi.process_memory import keep_one_heap
 from kintsugi.rpc.channels import LIMIT_OPTIONS
 from kintsugi.rpc.interceptor import ErrorInterceptor
 from kintsugi.telemetry import LogEvent, logger
@@ -160,6 +161,7 @@ def run_process(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     main gets; main drains and returns. An error of ours is logged in one line, any other one with its traceback, and a
     crash in native code with the stacks of all threads."""
     faulthandler.enable()
+    keep_one_heap()
     log = logger("process")
 
     async def run() -> None:
