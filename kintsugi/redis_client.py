@@ -18,6 +18,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from kintsugi.errors import FailedPrecondition, InvalidArgument, Unavailable
@@ -124,10 +125,23 @@ def redis_errors(doing: str = "redis") -> Iterator[None]:
     """Turns whatever a call to Redis raises into Unavailable: lost connections and timeouts, and also replies such as
     LOADING, READONLY, OOM, NOREPLICAS or CLUSTERDOWN, which a repeated call may overcome."""
     try:
-        yield
+        with _closed_transports():
+            yield
     except REDIS_EXCEPTIONS as error:
         detail = str(error) or type(error).__name__
         raise Unavailable(f"{doing} failed: {detail}", reason="REDIS_UNAVAILABLE") from error
+
+
+@contextmanager
+def _closed_transports() -> Iterator[None]:
+    """A server that goes away just when a connection is made leaves a closed transport, and for a write to one uvloop raises
+    RuntimeError, which the library does not take for a lost connection."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).endswith("the handler is closed"):
+            raise
+        raise RedisConnectionError(str(error)) from error
 
 
 class Script:
@@ -139,10 +153,11 @@ class Script:
         self.digest = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, client: RedisClient, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any:
-        try:
-            return await client.execute_command("EVALSHA", self.digest, len(keys), *keys, *args)
-        except NoScriptError:
-            return await client.execute_command("EVAL", self.source, len(keys), *keys, *args)
+        with _closed_transports():
+            try:
+                return await client.execute_command("EVALSHA", self.digest, len(keys), *keys, *args)
+            except NoScriptError:
+                return await client.execute_command("EVAL", self.source, len(keys), *keys, *args)
 
 
 async def check_server(client: RedisClient) -> None:

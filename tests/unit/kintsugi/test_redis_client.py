@@ -1,6 +1,9 @@
 """Connecting to Redis, checking it, running scripts on it."""
 
+import asyncio
+
 import pytest
+import uvloop
 from redis.asyncio import RedisCluster
 from redis.cluster import key_slot
 from redis.exceptions import ReadOnlyError
@@ -130,3 +133,21 @@ async def test_the_registry_works_on_a_redis_cluster(new_valkey, keys):
     await store.release_recovery(token)
     await store.release_lease("a")
     await client.aclose()
+
+
+def test_a_write_to_a_closed_transport_is_a_lost_connection(valkey):
+    """uvloop's RuntimeError becomes Unavailable; any other one passes."""
+    host, _, port = valkey.url.removeprefix("redis://").partition(":")
+
+    async def write_after_the_end() -> None:
+        _reader, writer = await asyncio.open_connection(host, int(port.partition("/")[0]))
+        writer.close()
+        await writer.wait_closed()
+        with redis_errors("writing"):
+            writer.writelines([b"PING"])
+
+    lost = pytest.raises(Unavailable, match="writing failed: .*the handler is closed")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, lost:
+        runner.run(write_after_the_end())
+    with pytest.raises(RuntimeError, match="ours"), redis_errors():
+        raise RuntimeError("ours")
