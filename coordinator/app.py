@@ -127,6 +127,7 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
     reading = build_reading(
         watcher,
         lambda address: ShardStub(channels.get(address)),
+        server.draining,
         ReadSettings(max_running=settings.max_running_queries, max_waiting=settings.max_waiting_queries),
     )
     bulk = Bulk(writes, chunks_in_flight=settings.bulk_chunks)

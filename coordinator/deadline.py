@@ -3,11 +3,9 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import grpc.aio
 
 from kintsugi import limits
+from kintsugi.rpc.server import HasTimeRemaining
 
 Clock = Callable[[], float]
 
@@ -25,7 +23,7 @@ class Deadline:
 
     @classmethod
     def of_call(
-        cls, context: grpc.aio.ServicerContext[Any, Any], clock: Clock, default_s: float = limits.DEFAULT_DEADLINE_S
+        cls, context: HasTimeRemaining, clock: Clock, default_s: float = limits.DEFAULT_DEADLINE_S
     ) -> "Deadline":
         """The deadline the caller set, or the default for callers that set none."""
         remaining = context.time_remaining()

@@ -1,5 +1,6 @@
 """Puts the reading half of a coordinator together."""
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 
@@ -40,9 +41,13 @@ class Reading:
 
 
 def build_reading(
-    registry: Registry, stub_of: StubOf, settings: ReadSettings | None = None, clock: Clock = time.monotonic
+    registry: Registry,
+    stub_of: StubOf,
+    draining: asyncio.Event,
+    settings: ReadSettings | None = None,
+    clock: Clock = time.monotonic,
 ) -> Reading:
-    """`registry` is a RegistryWatcher; `stub_of` gives the stub of a shard server by address."""
+    """`registry` is a RegistryWatcher; `stub_of` gives the stub of a shard server by address; `draining` is the server's."""
     settings = settings or ReadSettings()
     views = Views(registry, clock)
     registry.subscribe(views.note_leases)
@@ -53,4 +58,6 @@ def build_reading(
     gathering = Gathering(views, FanOut(ReplicaLoad(clock, settings.hedging)))
     searches = Searches(views, admission, batcher, gathering, merge_reserve_s=settings.merge_reserve_s)
     reads = Reads(views, admission, gathering, calls)
-    return Reading(SearchService(searches, clock), DocumentReads(reads, clock), reads, admission, batcher, streams)
+    return Reading(
+        SearchService(searches, clock, draining), DocumentReads(reads, clock), reads, admission, batcher, streams
+    )

@@ -19,7 +19,7 @@ from kintsugi.process_memory import resident_bytes
 from kintsugi.registry.file import serialise
 from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.rpc.server import remaining_s
-from kintsugi.rpc.streaming import StreamedCalls, TimeLeft
+from kintsugi.rpc.streaming import StreamedCalls, TimeLeft, UnaryMethod
 from shard import reading
 from shard.engine import Engine
 from shard.folders import SNAPSHOT_PREFIX
@@ -62,7 +62,8 @@ class ShardService(ShardServicer):
         self._lifecycle = lifecycle
         self._data = data
         self._waiting = waiting
-        self._streamed = StreamedCalls(SEARCH, self.Search, _answered, draining)
+        search = UnaryMethod(SEARCH, self.Search)
+        self._streamed = StreamedCalls({shard_pb2.ShardSearchRequest: search}, _answered, draining)
         self._verifier = Verifier()
 
     # --- Reads --------------------------------------------------------------------------------------------------------

@@ -147,9 +147,15 @@ def from_rpc_error(error: grpc.RpcError) -> KintsugiError:
     return from_rich_status(status)
 
 
+class StreamedStatus(Exception):
+    """The cause of an error that came as a message on a stream."""
+
+
 def is_told(error: KintsugiError) -> bool:
     """Whether a server of ours said this, and not gRPC itself, a proxy or this process."""
     cause = error.__cause__
+    if isinstance(cause, StreamedStatus):
+        return True
     if not isinstance(cause, grpc.RpcError):
         return False
     return any(key == STATUS_DETAILS_KEY for key, _ in cast("grpc.Call", cause).trailing_metadata() or ())

@@ -1,9 +1,10 @@
-"""Serves many calls on one stream: the server's side of coordinator/search_streams.py.
+"""Serves many calls on one stream: the server's side of kintsugi/rpc/open_stream.py.
 
 1. Each message is a call of its own: own task, own request id, metrics and span, own deadline, own status.
 2. Answers leave as they are ready, one write at a time.
 3. A message without a request gives up the call of its number.
-4. When the server drains, no more is read, what is in work is answered, and the stream ends well, so that a stream that
+4. No more than MAX_CALLS are in work or wait to be written: beyond them nothing is read, and gRPC holds the client up.
+5. When the server drains, no more is read, what is in work is answered, and the stream ends well, so that a stream that
    never ends by itself does not hold up a shutdown.
 
 Knows nothing about what is asked.
@@ -12,19 +13,26 @@ Knows nothing about what is asked.
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
 import grpc.aio
 
-from kintsugi.limits import MAX_MESSAGE_BYTES
+from kintsugi.errors import InvalidArgument
+from kintsugi.limits import DEFAULT_DEADLINE_S, MAX_MESSAGE_BYTES
 from kintsugi.rpc.errors import code_of, to_rich_status, too_large
 from kintsugi.rpc.interceptor import known_error
 from kintsugi.rpc.served_calls import CANCELLED, OK, Method
 
 Request = TypeVar("Request")
 Context = grpc.aio.ServicerContext[Any, Any]
+
+# Of one stream.
+MAX_CALLS: Final = 1024
+# Hits of one answer above which a search should have a call of its own: some 100 KB.
+LONG_ANSWER_HITS: Final = 4096
 
 
 class TimeLeft:
@@ -37,24 +45,28 @@ class TimeLeft:
         return max(0.0, self._until - time.monotonic())
 
 
-class StreamedCalls(Generic[Request]):
-    """`method` is the full name of the unary method whose place each message takes. `serve(request, time_left)` gives its answer;
-    `pack(number, answer, status)` makes the message."""
+@dataclass(frozen=True, slots=True)
+class UnaryMethod(Generic[Request]):
+    """The unary method whose place a message takes: its full name, and `serve(request, time_left)` that answers."""
+
+    name: str
+    serve: Callable[[Request, TimeLeft], Awaitable[Any]]
+
+
+class StreamedCalls:
+    """`methods` by the type of their requests; `pack(number, answer, status)` makes the message."""
 
     def __init__(
         self,
-        method: str,
-        serve: Callable[[Request, TimeLeft], Awaitable[Any]],
+        methods: Mapping[type[Any], UnaryMethod[Any]],
         pack: Callable[[int, Any, bytes], Any],
         draining: asyncio.Event,
     ) -> None:
-        self._method = Method(method)
-        self._name = method
-        self._serve = serve
+        self._methods = {kind: (method, Method(method.name)) for kind, method in methods.items()}
         self._pack = pack
         self._draining = draining
 
-    async def run(self, context: Context, request_of: Callable[[Any], Request | None]) -> None:
+    async def run(self, context: Context, request_of: Callable[[Any], Any]) -> None:
         """Serves one stream to its end. `request_of` finds the request in a message, None in one that gives up."""
         stream = _Stream(context, request_of, self._served)
         draining = asyncio.create_task(self._draining.wait())
@@ -63,39 +75,39 @@ class StreamedCalls(Generic[Request]):
         finally:
             draining.cancel()
 
-    async def _served(
-        self, number: int, request: Request, time_left: TimeLeft, headers: Sequence[tuple[str, str]]
-    ) -> Any:
+    async def _served(self, number: int, request: Any, time_left: TimeLeft, headers: Sequence[tuple[str, str]]) -> Any:
         """The message with the answer to one request, or with its status."""
-        served, code = self._method.begin(headers), OK
+        method, told = self._methods[type(request)]
+        served, code = told.begin(headers), OK
         try:
-            return _bounded(self._pack(number, await self._serve(request, time_left), b""))
+            return _bounded(self._pack(number, await method.serve(request, time_left), b""))
         except asyncio.CancelledError:
             code = CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 -- the edge of the process: everything becomes a status
-            known = known_error(error, self._name)
+            known = known_error(error, method.name)
             code = code_of(known).name
             return self._pack(number, None, to_rich_status(known).SerializeToString())
         finally:
             served.end(code)
 
 
-class _Stream(Generic[Request]):
+class _Stream:
     """One stream: a task reads, a task writes, and every request has a task of its own. Nobody else writes: gRPC refuses all
     further writes after one that was cancelled."""
 
     def __init__(
         self,
         context: Context,
-        request_of: Callable[[Any], Request | None],
-        serve: Callable[[int, Request, TimeLeft, Sequence[tuple[str, str]]], Awaitable[Any]],
+        request_of: Callable[[Any], Any],
+        serve: Callable[[int, Any, TimeLeft, Sequence[tuple[str, str]]], Awaitable[Any]],
     ) -> None:
         self._context = context
         self._request_of = request_of
         self._serve = serve
         self._running: dict[int, asyncio.Task[None]] = {}
         self._leaving: asyncio.Queue[Any] = asyncio.Queue()
+        self._free = asyncio.Semaphore(MAX_CALLS)
 
     async def run(self, draining: "asyncio.Task[Any]") -> None:
         reading, writing = asyncio.create_task(self._read()), asyncio.create_task(self._write())
@@ -117,27 +129,32 @@ class _Stream(Generic[Request]):
         while (message := await self._context.read()) is not grpc.aio.EOF:
             request = self._request_of(message)
             if request is not None:
+                await self._free.acquire()
                 self._begin(message, request)
             elif (given_up := self._running.get(message.number)) is not None:
                 given_up.cancel()
 
-    def _begin(self, message: Any, request: Request) -> None:
+    def _begin(self, message: Any, request: Any) -> None:
+        if message.number in self._running:
+            raise InvalidArgument("number", f"is {message.number}, which is in work", "must be another one")
         headers = [(header.key, header.value) for header in message.headers]
-        answering = self._answer(message.number, request, TimeLeft(message.timeout_s), headers)
+        time_left = TimeLeft(message.timeout_s or DEFAULT_DEADLINE_S)
+        answering = self._answer(message.number, request, time_left, headers)
         task = self._running[message.number] = asyncio.create_task(answering)
         task.add_done_callback(functools.partial(self._forget, message.number))
 
-    async def _answer(
-        self, number: int, request: Request, time_left: TimeLeft, headers: Sequence[tuple[str, str]]
-    ) -> None:
+    async def _answer(self, number: int, request: Any, time_left: TimeLeft, headers: Sequence[tuple[str, str]]) -> None:
         self._leaving.put_nowait(await self._serve(number, request, time_left, headers))
 
-    def _forget(self, number: int, _task: "asyncio.Task[None]") -> None:
+    def _forget(self, number: int, task: "asyncio.Task[None]") -> None:
         self._running.pop(number, None)
+        if task.cancelled():  # there is nothing to write
+            self._free.release()
 
     async def _write(self) -> None:
         while (message := await self._leaving.get()) is not None:
             await self._context.write(message)
+            self._free.release()
 
 
 def _bounded(message: Any) -> Any:

@@ -455,7 +455,7 @@ class AsyncClient(AsyncUpgrades):
             options=options,
         )
         response = await self._connection.call(
-            lambda stubs, left_s: stubs.search.Search(request, timeout=left_s), shared.timeout_s
+            lambda stubs, left_s: stubs.search.search(request, left_s), shared.timeout_s
         )
         return convert.unpack_search(response, options.fields)
 
@@ -469,7 +469,7 @@ class AsyncClient(AsyncUpgrades):
 
     async def _batch(self, request: search_pb2.SearchBatchRequest, timeout_s: float) -> BatchResult:
         response = await self._connection.call(
-            lambda stubs, left_s: stubs.search.SearchBatch(request, timeout=left_s), timeout_s
+            lambda stubs, left_s: stubs.search.search_batch(request, left_s), timeout_s
         )
         grouped = request.options.HasField("group_by")
         return convert.unpack_batch(response, request.options.fields, grouped=grouped)

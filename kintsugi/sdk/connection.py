@@ -21,6 +21,7 @@ from kintsugi.rpc.channels import ChannelPool
 from kintsugi.rpc.errors import grpc_errors, is_told
 from kintsugi.sdk.calling import Calling
 from kintsugi.sdk.retry import RetryPolicy, at_the_deadline, is_retryable
+from kintsugi.sdk.search_stream import SearchStream
 from kintsugi.telemetry.tracing import client_metadata
 from kintsugi.v1 import cluster_pb2_grpc, collections_pb2_grpc, documents_pb2_grpc, search_pb2_grpc, upgrades_pb2_grpc
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from kintsugi.v1.cluster_pb2_grpc import ClusterAsyncStub
     from kintsugi.v1.collections_pb2_grpc import CollectionsAsyncStub
     from kintsugi.v1.documents_pb2_grpc import DocumentsAsyncStub
-    from kintsugi.v1.search_pb2_grpc import SearchAsyncStub
     from kintsugi.v1.upgrades_pb2_grpc import UpgradesAsyncStub
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Stubs:
     address: str
     collections: "CollectionsAsyncStub"
     documents: "DocumentsAsyncStub"
-    search: "SearchAsyncStub"
+    search: SearchStream
     cluster: "ClusterAsyncStub"
     upgrades: "UpgradesAsyncStub"
 
@@ -96,7 +96,7 @@ class Connection:
                 address=address,
                 collections=collections_pb2_grpc.CollectionsStub(channel),
                 documents=documents_pb2_grpc.DocumentsStub(channel),
-                search=search_pb2_grpc.SearchStub(channel),
+                search=SearchStream(search_pb2_grpc.SearchStub(channel)),
                 cluster=cluster_pb2_grpc.ClusterStub(channel),
                 upgrades=upgrades_pb2_grpc.UpgradesStub(channel),
             )
@@ -205,7 +205,9 @@ class Connection:
     async def close(self) -> None:
         """Closes all channels; calls in flight are cancelled. Closing again does nothing."""
         self._closed = True
-        self._stubs.clear()
+        stubs, self._stubs = self._stubs, {}
+        for one in stubs.values():
+            await one.search.close()
         await self._pool.close()
 
 

@@ -426,3 +426,89 @@ class SearchBatchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchBatchResponse: _TypeAlias = SearchBatchResponse  # noqa: Y015
+
+@_typing.final
+class StreamedSearch(_message.Message):
+    """One search of a stream, or the end of one: without a request, the search of this number is given up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Chosen by the client; not that of another one in work."""
+    timeout_s: _builtins.float
+    """The time left for it, in seconds. If not set: 10."""
+    @_builtins.property
+    def search(self) -> Global___SearchRequest:
+        """One query."""
+
+    @_builtins.property
+    def batch(self) -> Global___SearchBatchRequest:
+        """Many queries."""
+
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Header]:
+        """What a call of its own would carry as metadata: request ids and trace context."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        search: Global___SearchRequest | None = ...,
+        batch: Global___SearchBatchRequest | None = ...,
+        timeout_s: _builtins.float = ...,
+        headers: _abc.Iterable[_types_pb2.Header] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "request", b"request", "search", b"search"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "headers", b"headers", "number", b"number", "request", b"request", "search", b"search", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["search", "batch"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___StreamedSearch: _TypeAlias = StreamedSearch  # noqa: Y015
+
+@_typing.final
+class StreamedResult(_message.Message):
+    """What became of one search of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """That of the search."""
+    status: _builtins.bytes
+    """Set when it failed: a serialized google.rpc.Status."""
+    @_builtins.property
+    def search(self) -> Global___SearchResponse:
+        """Of one query."""
+
+    @_builtins.property
+    def batch(self) -> Global___SearchBatchResponse:
+        """Of many queries."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        search: Global___SearchResponse | None = ...,
+        batch: Global___SearchBatchResponse | None = ...,
+        status: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "result", b"result", "search", b"search"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "number", b"number", "result", b"result", "search", b"search", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["search", "batch"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___StreamedResult: _TypeAlias = StreamedResult  # noqa: Y015

@@ -52,6 +52,11 @@ class SearchStub:
                 request_serializer=kintsugi_dot_v1_dot_search__pb2.SearchBatchRequest.SerializeToString,
                 response_deserializer=kintsugi_dot_v1_dot_search__pb2.SearchBatchResponse.FromString,
                 _registered_method=True)
+        self.SearchStream = channel.stream_stream(
+                '/kintsugi.v1.Search/SearchStream',
+                request_serializer=kintsugi_dot_v1_dot_search__pb2.StreamedSearch.SerializeToString,
+                response_deserializer=kintsugi_dot_v1_dot_search__pb2.StreamedResult.FromString,
+                _registered_method=True)
 
 
 class SearchServicer:
@@ -79,6 +84,17 @@ class SearchServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchStream(self, request_iterator, context):
+        """Both of them on a stream that stays open, for clients that search all the time: a message costs half as much as a call. Each
+        message is answered under its number, in any order, with the status that its call would have had; one that was given up may
+        not be. At most 1024 may be unanswered: beyond them the server reads no more. The stream itself ends with OK when the server
+        drains, INVALID_ARGUMENT when a number is used that is in work, UNAVAILABLE when the server dies. Long answers (exact searches,
+        attributes, texts, thousands of hits) had better be asked for by calls: others stand behind them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SearchServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +107,11 @@ def add_SearchServicer_to_server(servicer, server):
                     servicer.SearchBatch,
                     request_deserializer=kintsugi_dot_v1_dot_search__pb2.SearchBatchRequest.FromString,
                     response_serializer=kintsugi_dot_v1_dot_search__pb2.SearchBatchResponse.SerializeToString,
+            ),
+            'SearchStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.SearchStream,
+                    request_deserializer=kintsugi_dot_v1_dot_search__pb2.StreamedSearch.FromString,
+                    response_serializer=kintsugi_dot_v1_dot_search__pb2.StreamedResult.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -155,6 +176,33 @@ class Search:
             '/kintsugi.v1.Search/SearchBatch',
             kintsugi_dot_v1_dot_search__pb2.SearchBatchRequest.SerializeToString,
             kintsugi_dot_v1_dot_search__pb2.SearchBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/kintsugi.v1.Search/SearchStream',
+            kintsugi_dot_v1_dot_search__pb2.StreamedSearch.SerializeToString,
+            kintsugi_dot_v1_dot_search__pb2.StreamedResult.FromString,
             options,
             channel_credentials,
             insecure,

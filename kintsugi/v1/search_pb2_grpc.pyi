@@ -45,6 +45,13 @@ class SearchStub:
     """Searches with one query. Status codes: those of the service."""
     SearchBatch: _grpc.UnaryUnaryMultiCallable[_search_pb2.SearchBatchRequest, _search_pb2.SearchBatchResponse]
     """Searches with many queries at once, in columns: the fastest way per query. Status codes: those of the service."""
+    SearchStream: _grpc.StreamStreamMultiCallable[_search_pb2.StreamedSearch, _search_pb2.StreamedResult]
+    """Both of them on a stream that stays open, for clients that search all the time: a message costs half as much as a call. Each
+    message is answered under its number, in any order, with the status that its call would have had; one that was given up may
+    not be. At most 1024 may be unanswered: beyond them the server reads no more. The stream itself ends with OK when the server
+    drains, INVALID_ARGUMENT when a number is used that is in work, UNAVAILABLE when the server dies. Long answers (exact searches,
+    attributes, texts, thousands of hits) had better be asked for by calls: others stand behind them.
+    """
 
 @_typing.type_check_only
 class SearchAsyncStub(SearchStub):
@@ -63,6 +70,13 @@ class SearchAsyncStub(SearchStub):
     """Searches with one query. Status codes: those of the service."""
     SearchBatch: _aio.UnaryUnaryMultiCallable[_search_pb2.SearchBatchRequest, _search_pb2.SearchBatchResponse]  # type: ignore[assignment]
     """Searches with many queries at once, in columns: the fastest way per query. Status codes: those of the service."""
+    SearchStream: _aio.StreamStreamMultiCallable[_search_pb2.StreamedSearch, _search_pb2.StreamedResult]  # type: ignore[assignment]
+    """Both of them on a stream that stays open, for clients that search all the time: a message costs half as much as a call. Each
+    message is answered under its number, in any order, with the status that its call would have had; one that was given up may
+    not be. At most 1024 may be unanswered: beyond them the server reads no more. The stream itself ends with OK when the server
+    drains, INVALID_ARGUMENT when a number is used that is in work, UNAVAILABLE when the server dies. Long answers (exact searches,
+    attributes, texts, thousands of hits) had better be asked for by calls: others stand behind them.
+    """
 
 class SearchServicer(metaclass=_abc_1.ABCMeta):
     """Finds the best documents for query vectors. Served by every coordinator. Read-only.
@@ -90,5 +104,18 @@ class SearchServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_search_pb2.SearchBatchResponse, _abc.Awaitable[_search_pb2.SearchBatchResponse]]:
         """Searches with many queries at once, in columns: the fastest way per query. Status codes: those of the service."""
+
+    @_abc_1.abstractmethod
+    def SearchStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_search_pb2.StreamedSearch],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_search_pb2.StreamedResult], _abc.AsyncIterator[_search_pb2.StreamedResult]]:
+        """Both of them on a stream that stays open, for clients that search all the time: a message costs half as much as a call. Each
+        message is answered under its number, in any order, with the status that its call would have had; one that was given up may
+        not be. At most 1024 may be unanswered: beyond them the server reads no more. The stream itself ends with OK when the server
+        drains, INVALID_ARGUMENT when a number is used that is in work, UNAVAILABLE when the server dies. Long answers (exact searches,
+        attributes, texts, thousands of hits) had better be asked for by calls: others stand behind them.
+        """
 
 def add_SearchServicer_to_server(servicer: SearchServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -329,7 +329,7 @@ class StreamedSearch(_message.Message):
         """The search. Unset: the search of this number is given up."""
 
     @_builtins.property
-    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Header]:
         """What a call of its own would carry as metadata: request ids and trace context."""
 
     def __init__(
@@ -338,7 +338,7 @@ class StreamedSearch(_message.Message):
         number: _builtins.int = ...,
         search: Global___ShardSearchRequest | None = ...,
         timeout_s: _builtins.float = ...,
-        headers: _abc.Iterable[Global___Header] | None = ...,
+        headers: _abc.Iterable[_types_pb2.Header] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["search", b"search"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -347,32 +347,6 @@ class StreamedSearch(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamedSearch: _TypeAlias = StreamedSearch  # noqa: Y015
-
-@_typing.final
-class Header(_message.Message):
-    """One entry of a call's metadata."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KEY_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    key: _builtins.str
-    """Its key."""
-    value: _builtins.str
-    """Its value."""
-    def __init__(
-        self,
-        *,
-        key: _builtins.str = ...,
-        value: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Header: _TypeAlias = Header  # noqa: Y015
 
 @_typing.final
 class StreamedAnswer(_message.Message):

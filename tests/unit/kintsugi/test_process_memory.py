@@ -48,17 +48,20 @@ def heaps(**environment: str) -> tuple[str, int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the heaps of glibc")
 def test_threads_share_one_heap():
+    """What one of them frees can be used by the others."""
     assert heaps() == ("True", 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the heaps of glibc")
 def test_the_environment_rules():
+    """Whoever runs the server may ask for more heaps."""
     changed, count = heaps(MALLOC_ARENA_MAX="4")
     assert changed == "False"
     assert 1 < count <= 4
 
 
 def test_a_process_holds_what_it_fills():
+    """The resident set grows with what is written to."""
     before = resident_bytes()
     filled = b"x" * (64 << 20)
     assert resident_bytes() >= before + len(filled) // 2

@@ -40,7 +40,7 @@ from kintsugi.registry.records import (
 from kintsugi.registry.upgrades import collection_after
 from kintsugi.rpc.channels import ChannelPool
 from kintsugi.rpc.interceptor import ErrorInterceptor
-from kintsugi.rpc.streaming import StreamedCalls
+from kintsugi.rpc.streaming import StreamedCalls, UnaryMethod
 from kintsugi.v1 import types_pb2
 
 DIMENSION = 4
@@ -92,8 +92,12 @@ class FakeShardServer(shard_pb2_grpc.ShardServicer):
 
     async def start(self) -> None:
         self._streamed = StreamedCalls(
-            "kintsugi.internal.v1.Shard/Search",
-            lambda request, time_left: self.Search(request, time_left),  # noqa: PLW0108 -- tests replace it
+            {
+                shard_pb2.ShardSearchRequest: UnaryMethod(
+                    "kintsugi.internal.v1.Shard/Search",
+                    lambda request, time_left: self.Search(request, time_left),  # noqa: PLW0108 -- tests replace it
+                )
+            },
             lambda number, answer, status: shard_pb2.StreamedAnswer(number=number, answer=answer, status=status),
             asyncio.Event(),
         )
@@ -272,7 +276,9 @@ class World:
         return shard_pb2_grpc.ShardStub(self.channels.get(address))
 
     def reading(self, settings: ReadSettings | None = None) -> Reading:
-        return build_reading(self.registry, self.stub, settings or ReadSettings(hedging=HedgeSettings(first_delay_s=5)))
+        return build_reading(
+            self.registry, self.stub, asyncio.Event(), settings or ReadSettings(hedging=HedgeSettings(first_delay_s=5))
+        )
 
     async def close(self) -> None:
         for server in self.servers.values():

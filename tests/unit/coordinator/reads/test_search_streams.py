@@ -17,7 +17,7 @@ from kintsugi.limits import MAX_MESSAGE_BYTES
 from kintsugi.rpc.channels import ChannelPool
 from kintsugi.rpc.errors import ANSWER_TOO_LARGE
 from kintsugi.rpc.server import RpcServer, remaining_s
-from kintsugi.rpc.streaming import StreamedCalls
+from kintsugi.rpc.streaming import StreamedCalls, UnaryMethod
 
 SOON_S = 10.0
 # So long that a write takes a while.
@@ -35,7 +35,8 @@ class Shard(ShardServicer):
         self.streams = 0
         self.remaining_s = 0.0
         self.request_ids: list[str] = []
-        self._streamed = StreamedCalls("kintsugi.internal.v1.Shard/Search", self._search, self._pack, draining)
+        search = UnaryMethod("kintsugi.internal.v1.Shard/Search", self._search)
+        self._streamed = StreamedCalls({shard_pb2.ShardSearchRequest: search}, self._pack, draining)
 
     async def Search(self, request, context):
         self.calls += 1

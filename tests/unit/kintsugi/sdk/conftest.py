@@ -15,6 +15,7 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from coordinator.services.search import request_of, streamed_calls
 from kintsugi import columns, tokens
 from kintsugi.errors import InvalidArgument, KintsugiError, NotFound, Unavailable
 from kintsugi.ids import DocId, order_key
@@ -52,6 +53,9 @@ class FakeCoordinator:
         # From this number on, calls of the rpc are never answered.
         self.silent_after: dict[str, int] = {}
         self.streaming = asyncio.Event()
+        # Streams of searches that were opened, and whether there are any.
+        self.streams = 0
+        self.knows_streams = True
         self.seq = 0
 
     async def take(self, rpc: str, request: Any) -> None:
@@ -193,6 +197,13 @@ class _Documents(documents_pb2_grpc.DocumentsServicer):
 class _Search(search_pb2_grpc.SearchServicer):
     def __init__(self, fake: FakeCoordinator) -> None:
         self.fake = fake
+        self._streamed = streamed_calls(self, asyncio.Event())
+
+    async def SearchStream(self, request_iterator, context):
+        if not self.fake.knows_streams:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "method not found")
+        self.fake.streams += 1
+        await self._streamed.run(context, request_of)
 
     async def Search(self, request, context):
         await self.fake.take("Search", request)
