@@ -1,6 +1,7 @@
 """Verify: has every replica of a collection checked, and tells what each one found as soon as it has.
 
-1. All in-sync and joining replicas are asked. One that cannot be checked is reported with the reason, never left out.
+1. All in-sync and joining replicas are asked. One that cannot be checked, and one that is out of sync, which may hold anything,
+   is reported with the reason, never left out.
 2. A server checks one replica at a time: its replicas are asked one after the other, those of different servers at once,
    and a server that is busy with another caller's check is asked again until the deadline.
 3. Nothing is judged here: whoever asked compares the digests.
@@ -19,7 +20,6 @@ from kintsugi.internal.v1 import shard_pb2
 from kintsugi.registry.records import ReplicaState, Shard
 from kintsugi.v1 import cluster_pb2
 
-_CHECKED = (ReplicaState.IN_SYNC, ReplicaState.JOINING)
 _ASK_AGAIN_S = 1.0
 # Left of the call's deadline to tell what was not checked in time.
 _ANSWER_RESERVE_S = 1.0
@@ -43,7 +43,7 @@ class Verify:
             async with turns.setdefault(member, asyncio.Lock()):
                 return await self._check(shard, member, queries, k, deadline)
 
-        replicas = [(shard, member) for shard in view.shards_of(collection) for member in _members(shard)]
+        replicas = [(shard, member) for shard in view.shards_of(collection) for member in sorted(shard.replicas)]
         tasks = [asyncio.create_task(check(shard, member)) for shard, member in replicas]
         try:
             for checked in asyncio.as_completed(tasks):
@@ -54,7 +54,10 @@ class Verify:
     async def _check(
         self, shard: Shard, member: str, queries: int, k: int, deadline: Deadline
     ) -> cluster_pb2.VerifyResponse:
-        response = cluster_pb2.VerifyResponse(shard=shard.shard, member=member, replicas=len(_members(shard)))
+        response = cluster_pb2.VerifyResponse(shard=shard.shard, member=member, replicas=len(shard.replicas))
+        if shard.replicas[member] is ReplicaState.OUT_OF_SYNC:
+            response.failure = "it is out of sync"
+            return response
         ref = shard_pb2.ReplicaRef(collection_uid=shard.collection_uid, shard=shard.shard)
         request = shard_pb2.VerifyReplicaRequest(replica=ref, queries=queries, k=k)
         try:
@@ -79,10 +82,6 @@ class Verify:
                 if pause_s >= deadline.remaining_s:
                     raise
             await asyncio.sleep(pause_s)
-
-
-def _members(shard: Shard) -> list[str]:
-    return sorted(member for member, state in shard.replicas.items() if state in _CHECKED)
 
 
 def _bounded(value: int, field: str, bound: int) -> int:

@@ -15,8 +15,7 @@ from kintsugi.v1 import cluster_pb2
 @dataclass(frozen=True, slots=True)
 class ReplicaCheck:
     """What the check of one replica found. `failure` says why it could not be checked, and is '' when it was; what
-    follows is set only then. `recall` is None when it held no vector to search for. `replicas` are those of the shard
-    that are checked."""
+    follows is set only then. `recall` is None when it held no vector to search for. `replicas` are those of the shard."""
 
     shard: int
     member: str

@@ -486,7 +486,7 @@ class VerifyResponse(_message.Message):
     recall: _builtins.float
     """The part of the exact best k that the index found, by score."""
     replicas: _builtins.int
-    """The replicas of this shard that are to be checked in this call."""
+    """The replicas of this shard, each of which has an answer of its own."""
     def __init__(
         self,
         *,

@@ -99,13 +99,15 @@ async def test_a_server_that_stays_busy_is_told(verify, calls):
     assert failures == {"shard-a": "busy", "shard-b": ""}
 
 
-async def test_joining_replicas_are_checked_and_others_are_not(verify, registry, kit):
-    """Whoever left the in-sync set may hold anything."""
+async def test_a_replica_out_of_sync_is_told_and_not_asked(verify, calls, registry, kit):
+    """Whoever left the in-sync set may hold anything; joining ones are checked."""
     states = {"shard-a": ReplicaState.JOINING, "shard-b": ReplicaState.OUT_OF_SYNC}
     registry.set(kit.shard(0, replicas={**states, "shard-c": ReplicaState.IN_SYNC}))
-    assert sorted((one.member, one.replicas) for one in await verify() if one.shard == 0) == [
-        ("shard-a", 2), ("shard-c", 2),
+    found = [one for one in await verify() if one.shard == 0]
+    assert sorted((one.member, one.replicas, one.failure) for one in found) == [
+        ("shard-a", 3, ""), ("shard-b", 3, "it is out of sync"), ("shard-c", 3, ""),
     ]  # fmt: skip
+    assert ("shard-b", 0) not in [(member, request.replica.shard) for member, request in calls.asked]
 
 
 async def test_answers_come_as_replicas_finish(registry, calls, deadline):
