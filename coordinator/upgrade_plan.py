@@ -19,7 +19,7 @@ from kintsugi.projections.anchors import Anchors
 from kintsugi.projections.artifact import ArtifactInvalid
 from kintsugi.projections.calibration import Calibration
 from kintsugi.projections.measures import top
-from kintsugi.projections.projection import F32Matrix, Projection, unit
+from kintsugi.projections.projection import F32Matrix, unit
 from kintsugi.projections.strategy import Strategy
 from kintsugi.registry.records import Collection, Model
 from kintsugi.registry.upgrades_wire import CALIBRATIONS, STRATEGIES, calibration_of, strategy_of
@@ -185,7 +185,12 @@ def _check_projection(packed: bytes, field: str, metric: Metric, source: F32Matr
             f"maps dimension {found[0]} to {found[1]}",
             f"must map {wanted[0]} to {wanted[1]}, as the two models have",
         )
-    part, chance = _found(projection, metric, source, target), _chance(len(source))
+    # Huge weights or anchors overflow: what comes out is looked at, so no warning is needed.
+    with np.errstate(over="ignore", invalid="ignore"):
+        projected = projection.apply(source)
+        if not np.isfinite(projected).all():
+            raise InvalidArgument(field, "maps anchors to elements that are not finite", "must map them to finite ones")
+        part, chance = _found(projected, metric, target), _chance(len(source))
     if not part > chance:
         raise InvalidArgument(
             field,
@@ -194,12 +199,11 @@ def _check_projection(packed: bytes, field: str, metric: Metric, source: F32Matr
         )
 
 
-def _found(projection: Projection, metric: Metric, source: F32Matrix, target: F32Matrix) -> float:
+def _found(projected: F32Matrix, metric: Metric, target: F32Matrix) -> float:
     """The part of the anchors whose own counterpart is among the nearest of their projection."""
-    projected = projection.apply(source)
     documents = unit(target) if metric is Metric.COSINE else target
     nearest = top(metric, projected, documents, _NEAREST)
-    return float((nearest == np.arange(len(source))[:, np.newaxis]).any(axis=1).mean())
+    return float((nearest == np.arange(len(projected))[:, np.newaxis]).any(axis=1).mean())
 
 
 def _chance(count: int) -> float:
@@ -214,8 +218,8 @@ def _report(plan: upgrades_pb2.UpgradePlan) -> str:
         raise InvalidArgument("plan.report", f"has {len(plan.report)} bytes", f"must have 1 to {MAX_REPORT_BYTES}")
     try:
         report = msgspec.json.decode(plan.report)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidArgument("plan.report", f"is no JSON: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidArgument("plan.report", f"is no JSON: {error}", "must be a JSON object") from error
     if not isinstance(report, dict):
         raise InvalidArgument("plan.report", "is no object", "must be a JSON object")
     inner = report.get("report")

@@ -4,6 +4,7 @@ Raw gRPC with the generated messages, so that nothing is checked or repaired on 
 is exactly as before.
 """
 
+import asyncio
 import re
 from collections.abc import Iterator
 
@@ -14,8 +15,9 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from harness.bad_input.case import INVALID, Bad, World, put
-from harness.bad_input.good import GOOD, OTHER, request_for, spec, upsert
+from harness.bad_input.good import GOOD, OTHER, VERSIONS, UpgradeAs, block, plan, request_for, spec, upsert
 from harness.bad_input.table import CANNOT_BE_BAD, all_rows
+from harness.waiting import until
 
 from kintsugi import limits
 from kintsugi.local.cluster import LocalCluster
@@ -29,6 +31,8 @@ from kintsugi.v1 import (
     search_pb2,
     search_pb2_grpc,
     types_pb2,
+    upgrades_pb2,
+    upgrades_pb2_grpc,
 )
 
 pytestmark = pytest.mark.cluster
@@ -38,6 +42,7 @@ SERVICES = {
     "Documents": (documents_pb2, documents_pb2_grpc.DocumentsStub),
     "Search": (search_pb2, search_pb2_grpc.SearchStub),
     "Cluster": (cluster_pb2, cluster_pb2_grpc.ClusterStub),
+    "Upgrades": (upgrades_pb2, upgrades_pb2_grpc.UpgradesStub),
 }
 METHODS = {
     f"{service}.{method.name}": method
@@ -48,6 +53,14 @@ ROWS = all_rows()
 TIMEOUT_S = 30
 REFUSED = documents_pb2.WRITE_OUTCOME_REFUSED
 APPLIED = documents_pb2.WRITE_OUTCOME_APPLIED
+# What cannot be undone is left out where every good request is sent.
+FINAL = {
+    "Collections.Delete",
+    "Cluster.AcceptLoss",
+    "Upgrades.CutOver",
+    "Upgrades.Rollback",
+    "Upgrades.Finish",
+}
 SECRETS = re.compile(r"Traceback|File \"|\.py\b|0x[0-9a-f]{6}")
 MARK = "MARKMARK"
 
@@ -82,13 +95,23 @@ class Wire:
         else:
             self._channel.unary_unary(path)(data, timeout=TIMEOUT_S)
 
-    def contents(self) -> tuple[bytes, bytes, int]:
-        """Everything that a half-written request would change."""
+    def upgrade(self, name: str) -> upgrades_pb2.Upgrade:
+        """The upgrade of a collection; an empty one when there is none."""
+        try:
+            return self.call("Upgrades.Get", upgrades_pb2.GetUpgradeRequest(collection=name)).upgrade
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            return upgrades_pb2.Upgrade()
+
+    def contents(self, name: str = GOOD) -> tuple[bytes, bytes, bytes, int]:
+        """Everything that a half-written request for a collection would change."""
         fields = types_pb2.DocumentFields(attributes=True, text=True, vectors=True)
-        page = self.call("Documents.Scroll", documents_pb2.ScrollRequest(collection=GOOD, limit=1000, fields=fields))
+        page = self.call("Documents.Scroll", documents_pb2.ScrollRequest(collection=name, limit=1000, fields=fields))
         listed = self.call("Collections.List", collections_pb2.ListCollectionsRequest())
-        count = self.call("Documents.Count", documents_pb2.CountRequest(collection=GOOD))
-        return page.SerializeToString(deterministic=True), listed.SerializeToString(deterministic=True), count.count
+        count = self.call("Documents.Count", documents_pb2.CountRequest(collection=name))
+        told = [one.SerializeToString(deterministic=True) for one in (page, listed, self.upgrade(name))]
+        return told[0], told[1], told[2], count.count
 
     def close(self) -> None:
         self._channel.close()
@@ -108,7 +131,7 @@ def wire(cluster: LocalCluster) -> Iterator[Wire]:
 
 @pytest.fixture(scope="module")
 def world(wire: Wire) -> World:
-    """Two collections with a few documents."""
+    """Two collections with a few documents, and one in each state of an upgrade."""
     written = {}
     for name in (GOOD, OTHER):
         wire.call("Collections.Create", collections_pb2.CreateCollectionRequest(spec=spec(name)))
@@ -116,7 +139,65 @@ def world(wire: Wire) -> World:
         request.request_id = "used"
         written[name] = wire.call("Documents.Upsert", request)
     page = wire.call("Documents.Scroll", documents_pb2.ScrollRequest(collection=OTHER, limit=2))
+    for name in UpgradeAs:
+        begin_upgrade(wire, name)
+    for name in UpgradeAs:
+        bring(wire, name)
     return World(written[GOOD].token, written[OTHER].token, page.next_page_token, "used")
+
+
+def begin_upgrade(wire: Wire, name: UpgradeAs) -> None:
+    """A collection with documents and a plan, started unless it must not be."""
+    wire.call("Collections.Create", collections_pb2.CreateCollectionRequest(spec=spec(name)))
+    request = upsert(first=0, count=8, collection=name)
+    request.request_id = "used"
+    results = wire.call("Documents.Upsert", request).results
+    assert tuple(result.version for result in results[: len(VERSIONS)]) == VERSIONS
+    wire.call("Upgrades.Plan", upgrades_pb2.PlanUpgradeRequest(collection=name, plan=plan()))
+    if name is UpgradeAs.GIVEN_UP:
+        wire.call("Upgrades.Rollback", upgrades_pb2.RollbackUpgradeRequest(collection=name))
+    elif name is not UpgradeAs.PLANNED:
+        wire.call("Upgrades.Start", upgrades_pb2.StartUpgradeRequest(collection=name))
+
+
+def bring(wire: Wire, name: UpgradeAs) -> None:
+    """The upgrade to the state that its collection is named after."""
+    if name in (UpgradeAs.PLANNED, UpgradeAs.GIVEN_UP):
+        return
+    reach(wire, name, "BACKFILLING")
+    match name:
+        case UpgradeAs.PAUSED:
+            wire.call("Upgrades.Pause", upgrades_pb2.PauseUpgradeRequest(collection=name))
+        case UpgradeAs.ROLLED_BACK:
+            wire.call("Upgrades.Rollback", upgrades_pb2.RollbackUpgradeRequest(collection=name))
+            reach(wire, name, "ROLLED_BACK")
+        case UpgradeAs.FINISHED:
+            migrate(wire, name)
+            wire.call("Upgrades.CutOver", upgrades_pb2.CutOverRequest(collection=name))
+            wire.call("Upgrades.Finish", upgrades_pb2.FinishUpgradeRequest(collection=name))
+            reach(wire, name, "FINISHED")
+
+
+def reach(wire: Wire, name: str, state: str) -> None:
+    wanted = upgrades_pb2.UpgradeState.Value(f"UPGRADE_STATE_{state}")
+    asyncio.run(until(lambda: wire.upgrade(name).state == wanted, f"the upgrade of {name} is {state}"))
+
+
+def migrate(wire: Wire, name: str) -> None:
+    """Every document gets a vector of the new model."""
+    handed = wire.call("Upgrades.NextDocuments", upgrades_pb2.NextDocumentsRequest(collection=name)).documents
+    ids, versions = [one.id for one in handed], [one.version for one in handed]
+    request = upgrades_pb2.PutVectorsRequest(
+        collection=name, model="n", ids=ids, versions=versions, block=block(len(ids))
+    )
+    assert wire.call("Upgrades.PutVectors", request).written == len(upsert(count=8).documents)
+
+
+def concerned(rpc: str, request: Message) -> str:
+    """The collection that a half-written request would change."""
+    name = getattr(request, "collection", GOOD)
+    known = rpc.startswith("Upgrades.") and name in {OTHER, *UpgradeAs}
+    return name if known else GOOD
 
 
 def refusal(send, *arguments) -> tuple[grpc.StatusCode, str, str]:
@@ -141,7 +222,8 @@ def test_each_bad_field_is_refused_by_name_value_and_bound(wire: Wire, world: Wo
     """The promised status with the path of the field in its details; a bulk call refuses a bad item alone."""
     request = request_for(row.rpc)
     row.spoil(request, world)
-    before = wire.contents()
+    name = concerned(row.rpc, request)
+    before = wire.contents(name)
     if row.rpc == "Documents.BulkUpsert" and row.alone:
         results = wire.call(row.rpc, request).response.results
         refused = [result for result in results if result.outcome == REFUSED]
@@ -153,7 +235,7 @@ def test_each_bad_field_is_refused_by_name_value_and_bound(wire: Wire, world: Wo
     else:
         code, message, field = refusal(wire.call, row.rpc, request)
         assert (code, field) == (row.code, row.violation), message
-    assert wire.contents() == before
+    assert wire.contents(name) == before
     for part in row.says:
         assert part in message
 
@@ -176,12 +258,12 @@ def test_a_bulk_call_is_refused_when_a_later_chunk_differs(wire: Wire, world: Wo
     first = documents_pb2.BulkUpsertRequest(chunk=0, upsert=upsert(first=0, count=2))
     second = documents_pb2.BulkUpsertRequest(chunk=1, upsert=upsert())
     setattr(second.upsert, name, other[name])
-    count = wire.contents()[2]
+    count = wire.contents()[-1]
     call = wire._stubs["Documents"].BulkUpsert(iter([first, second]), timeout=TIMEOUT_S)
     code, message, field = refusal(list, call)
     assert (code, field) == (INVALID, f"upsert.{name}")
     assert "chunk 1" in message
-    assert wire.contents()[2] == count
+    assert wire.contents()[-1] == count
 
 
 # --- What is no message -----------------------------------------------------------------------------------------------
@@ -290,7 +372,7 @@ def test_every_field_of_every_public_request_has_a_row():
 def test_the_good_requests_are_good(wire: Wire, world: World):
     """Each request of the table is taken when nothing is changed in it."""
     for rpc in METHODS:
-        if rpc not in ("Collections.Delete", "Cluster.AcceptLoss"):
+        if rpc not in FINAL:
             wire.call(rpc, request_for(rpc))
     wire.call("Collections.Delete", collections_pb2.DeleteCollectionRequest(name="new"))
 
@@ -302,4 +384,4 @@ def test_the_servers_took_no_harm(cluster: LocalCluster, wire: Wire, world: Worl
         assert cluster.is_running(name)
         log = cluster.log_path(name).read_text("utf-8", errors="replace")
         assert "Traceback" not in log, log[max(0, log.index("Traceback") - 500) :][:3000]
-    assert wire.contents()[2] > 0
+    assert wire.contents()[-1] > 0

@@ -1,14 +1,38 @@
 """A good request for each public rpc: each bad one differs from it in one thing."""
 
 import struct
+from enum import StrEnum
 
 from google.protobuf.message import Message
 
-from kintsugi.v1 import cluster_pb2, collections_pb2, documents_pb2, filters_pb2, search_pb2, types_pb2
+from harness.bad_input import artifacts
+from kintsugi.v1 import (
+    cluster_pb2,
+    collections_pb2,
+    documents_pb2,
+    filters_pb2,
+    search_pb2,
+    types_pb2,
+    upgrades_pb2,
+)
 
 DIMENSION = 4
 GOOD = "good"
 OTHER = "other"
+# Of the documents 0 and 1, as they are first written.
+VERSIONS = (1, 1)
+
+
+class UpgradeAs(StrEnum):
+    """Collections named after the state of their upgrade from model m to model n."""
+
+    PLANNED = "planned"
+    BACKFILLING = "backfilling"
+    PAUSED = "paused"
+    # Before it was started.
+    GIVEN_UP = "given-up"
+    ROLLED_BACK = "rolled-back"
+    FINISHED = "finished"
 
 
 def floats(*values: float) -> bytes:
@@ -50,7 +74,49 @@ def upsert(first: int = 1000, count: int = 2, collection: str = GOOD) -> documen
     )
 
 
+def plan() -> upgrades_pb2.UpgradePlan:
+    """Whatever is measured at the cut-over is good enough for it."""
+    return upgrades_pb2.UpgradePlan(
+        new_model=model("n"),
+        strategy=upgrades_pb2.UPGRADE_STRATEGY_QUERY_BRIDGE,
+        calibration=upgrades_pb2.SCORE_CALIBRATION_QUANTILES,
+        bridge=artifacts.PROJECTION,
+        reverse=artifacts.PROJECTION,
+        anchors=artifacts.ANCHORS,
+        report=b'{"reasons": ["it is worse"]}',
+        min_recall=0.01,
+        uncertainty=artifacts.PREDICTOR,
+    )
+
+
+def upgrade_request_for(method: str) -> Message:
+    """For a collection whose upgrade goes on; of a plan, for one that was not started."""
+    name = UpgradeAs.BACKFILLING
+    good: dict[str, Message] = {
+        "Plan": upgrades_pb2.PlanUpgradeRequest(collection=UpgradeAs.PLANNED, plan=plan()),
+        "Start": upgrades_pb2.StartUpgradeRequest(collection=name),
+        "Get": upgrades_pb2.GetUpgradeRequest(collection=name),
+        "Pause": upgrades_pb2.PauseUpgradeRequest(collection=name),
+        "Resume": upgrades_pb2.ResumeUpgradeRequest(collection=name),
+        "CutOver": upgrades_pb2.CutOverRequest(collection=name),
+        "Rollback": upgrades_pb2.RollbackUpgradeRequest(collection=name),
+        "Finish": upgrades_pb2.FinishUpgradeRequest(collection=name),
+        "NextDocuments": upgrades_pb2.NextDocumentsRequest(
+            collection=name,
+            limit=1,
+            first=types_pb2.IdColumn(integers=bytes(8), texts=["a"], kinds=b"\x00\x01"),
+        ),
+        "PutVectors": upgrades_pb2.PutVectorsRequest(
+            collection=name, model="n", ids=[integer(0), integer(1)], versions=VERSIONS, block=block(2)
+        ),
+    }
+    return good[method]
+
+
 def request_for(rpc: str) -> Message:
+    service, method = rpc.split(".")
+    if service == "Upgrades":
+        return upgrade_request_for(method)
     ids = [integer(0), text("a")]
     nothing = filters_pb2.Filter(exists=filters_pb2.Exists(attribute="nothing has this"))
     vector = search_pb2.QueryVector(data=floats(1, 2, 3, 4))

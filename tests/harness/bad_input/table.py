@@ -2,151 +2,35 @@
 
 from dataclasses import replace
 
+from harness.bad_input import upgrades
 from harness.bad_input.case import EXISTS, NOT_FOUND, PRECONDITION, Bad, bad
-from harness.bad_input.filters import cannot_be_bad, filter_rows, narrowing
+from harness.bad_input.filters import cannot_be_bad, filter_rows
 from harness.bad_input.good import block, documents, floats, integer, model
+from harness.bad_input.shared import (
+    INF,
+    LOGGED,
+    MIB,
+    MOST,
+    NAN,
+    batch_of_ids,
+    collection_name,
+    doc_id,
+    model_fields,
+    search_options,
+    strict_name,
+    token,
+    vector_block,
+    vector_values,
+    write_options,
+)
 from kintsugi.v1 import collections_pb2, documents_pb2, search_pb2, types_pb2
 
-NAN, INF = float("nan"), float("inf")
-MIB = 2**20
-MOST = 2**32 - 1
 BF16, I8, BINARY, RECURRENT = (
     collections_pb2.EncodingKind.Value(f"ENCODING_KIND_{kind}") for kind in ("BF16", "I8", "BINARY", "RECURRENT")
 )
-LOGGED = types_pb2.ACKNOWLEDGEMENT_LOGGED
 IF_VERSION = documents_pb2.WRITE_CONDITION_IF_VERSION
 INSERT_ONLY = documents_pb2.WRITE_CONDITION_INSERT_ONLY
 _DEEP = "[" * 30_000 + "]" * 30_000
-
-
-# --- Rows that rpcs share ---------------------------------------------------------------------------------------------
-
-
-def collection_name(rpc: str, path: str) -> list[Bad]:
-    """A field that looks a collection up."""
-    return [
-        bad(rpc, path, "empty", "", path, "1 to 64"),
-        bad(rpc, path, "too long", "x" * 65, path, "65", "1 to 64"),
-        bad(rpc, path, "unknown", "nobody", path, "nobody", code=NOT_FOUND),
-    ]
-
-
-def strict_name(rpc: str, path: str) -> list[Bad]:
-    """A name whose characters are checked."""
-    return [
-        bad(rpc, path, "empty", "", path, "''", "1 to 64"),
-        bad(rpc, path, "too long", "x" * 65, path, "65", "1 to 64"),
-        bad(rpc, path, "upper case", "Good", path, "'Good'", "a-z"),
-        bad(rpc, path, "a path", "../x", path, "'../x'", "a-z"),
-        bad(rpc, path, "starts with a dash", "-x", path, "'-x'", "starting with"),
-        bad(rpc, path, "ends with a line feed", "x\n", path, r"'x\n'", "a-z"),
-        bad(rpc, path, "not ascii", "é", path, "'é'", "a-z"),
-    ]
-
-
-def token(rpc: str, path: str) -> list[Bad]:
-    return [
-        bad(rpc, path, "garbage", b"garbage", path, "not a token"),
-        bad(rpc, path, "one byte", b"\x01", path, "not a token"),
-        bad(rpc, path, "cut off", lambda world: world.token[:-1], path, "not a token"),
-        bad(rpc, path, "altered", lambda world: world.token[:-1] + b"\x00", path, "not a token"),
-        bad(rpc, path, "too long", b"x" * (64 * 1024 + 1), path, "65537", "65536"),
-        bad(rpc, path, "of another collection", lambda world: world.other_token, path, "is of collection", "good"),
-    ]
-
-
-def doc_id(rpc: str, path: str, twin: str = "") -> list[Bad]:
-    """`twin`: the path of an equal id when ids must differ."""
-    rows = [
-        bad(rpc, path, "not set", types_pb2.DocumentId(), path, "not set", "integer or a text", alone=True),
-        bad(rpc, f"{path}.text", "empty", "", path, "0 bytes", "1 to 512", alone=True),
-        bad(rpc, f"{path}.text", "too long", "x" * 513, path, "513", "1 to 512", alone=True),
-        bad(rpc, f"{path}.text", "too long in bytes", "é" * 257, path, "514", "1 to 512", alone=True),
-    ]
-    if twin:
-        rows += [
-            bad(
-                rpc, f"{path}.{kind}", "twice", value, path, f"{value!r} again", twin, also=((f"{twin}.{kind}", value),)
-            )
-            for kind, value in (("integer", 77), ("text", "x"))
-        ]
-        rows = [replace(row, alone=True) for row in rows]
-    return rows
-
-
-def batch_of_ids(rpc: str, path: str) -> list[Bad]:
-    return [
-        bad(rpc, path, "none", [], path, "0 entries", "1 to 1000"),
-        bad(rpc, path, "too many", [integer(n) for n in range(1001)], path, "1001", "1 to 1000"),
-    ]
-
-
-def write_options(rpc: str) -> list[Bad]:
-    return [
-        bad(rpc, "acknowledgement", "unknown", 9, "acknowledgement", "is 9", "LOGGED, DURABLE or SEARCHABLE"),
-        bad(rpc, "durable_replicas", "too many", 9, "durable_replicas", "is 9", "1 to 8"),
-        bad(rpc, "durable_replicas", "huge", MOST, "durable_replicas", str(MOST), "1 to 8"),
-        bad(rpc, "durable_replicas", "too few", 2, "durable_replicas", "is 2", "has 1 rep", code=PRECONDITION),
-        bad(rpc, "request_id", "too long", "x" * 65, "request_id", "65 bytes", "at most 64"),
-        bad(rpc, "request_id", "too long in bytes", "é" * 33, "request_id", "66 bytes", "at most 64"),
-        bad(rpc, "request_id", "used", lambda world: world.used_request_id, "request_id", "'used'", alone=True),
-    ]
-
-
-def vector_values(rpc: str, path: str, violation: str, rows: int = 1) -> list[Bad]:
-    """Values that no vector may have, in the last row of a block."""
-    before = floats(1, 2, 3, 4) * (rows - 1)
-    finite = "must be finite"
-    return [
-        bad(rpc, path, "nan", before + floats(1, NAN, 3, 4), violation, "nan at element 1", finite, alone=True),
-        bad(rpc, path, "inf", before + floats(INF, 2, 3, 4), violation, "inf at element 0", finite, alone=True),
-        bad(rpc, path, "-inf", before + floats(1, 2, 3, -INF), violation, "-inf at element 3", finite, alone=True),
-        bad(rpc, path, "inf and -inf", before + floats(INF, -INF, 3, 4), violation, "inf", finite, alone=True),
-        bad(rpc, path, "zero", before + floats(0, 0, 0, 0), violation, "zero vector", "under cosine", alone=True),
-    ]
-
-
-def vector_block(rpc: str, path: str, count: int) -> list[Bad]:
-    """The shape of a block that must hold `count` vectors of 4 elements."""
-    data, rows, size = f"{path}.data", f"{path}.count", f"{path}.dimension"
-    wanted = count * 16
-    return [
-        bad(rpc, path, "not set", None, rows, "is 0"),
-        bad(rpc, data, "empty", b"", data, "0 bytes", str(wanted)),
-        bad(rpc, data, "a byte short", bytes(wanted - 1), data, str(wanted - 1), str(wanted)),
-        bad(rpc, data, "a byte long", bytes(wanted + 1), data, str(wanted + 1), str(wanted)),
-        bad(rpc, rows, "zero", 0, rows, "is 0"),
-        bad(rpc, rows, "huge", MOST, rows, str(MOST)),
-        bad(rpc, size, "zero", 0, size, "is 0", "must be 4"),
-        bad(rpc, size, "another", 3, size, "is 3", "must be 4"),
-        bad(rpc, size, "huge", MOST, size, str(MOST), "must be 4"),
-        bad(rpc, f"{path}.element_type", "unknown", 9, f"{path}.element_type", "is 9", "f32 or f16"),
-        bad(
-            rpc,
-            f"{path}.element_type",
-            "twice as small",
-            types_pb2.ELEMENT_TYPE_F16,
-            data,
-            str(wanted),
-            str(wanted // 2),
-        ),
-    ]
-
-
-def search_options(rpc: str) -> list[Bad]:
-    k, over, least = "options.k", "options.oversampling", "options.min_coverage"
-    return [
-        bad(rpc, k, "too many", 1001, k, "1001", "1 to 1000"),
-        bad(rpc, k, "huge", MOST, k, str(MOST), "1 to 1000"),
-        *(bad(rpc, over, f"{value}", value, over, f"{value:g}", "1 to 100") for value in (0.5, 101.0, -1.0, NAN, INF)),
-        *(bad(rpc, least, f"{value}", value, least, f"{value:g}", "at most 1") for value in (-0.5, 1.5, NAN, -INF)),
-        *token(rpc, "options.at_least"),
-        bad(rpc, "options.fields.vectors", "true", True, "options.fields.vectors", "is true", "must be false"),
-        *narrowing(rpc),
-    ]
-
-
-# --- The services -----------------------------------------------------------------------------------------------------
 
 
 def create() -> list[Bad]:
@@ -164,15 +48,7 @@ def create() -> list[Bad]:
         bad(rpc, "spec.stored_element_type", "unknown", 9, "spec.stored_element_type", "is 9", "F32 or F16"),
         bad(rpc, "spec.models", "none", [], "spec.models", "0 entries", "exactly one"),
         bad(rpc, "spec.models", "two", [model("a"), model("b")], "spec.models", "2 entries", "exactly one"),
-        *strict_name(rpc, f"{one}.name"),
-        bad(rpc, f"{one}.dimension", "zero", 0, f"{one}.dimension", "is 0", "1 to 8192"),
-        bad(rpc, f"{one}.dimension", "too many", 8193, f"{one}.dimension", "8193", "1 to 8192"),
-        bad(rpc, f"{one}.metric", "another", types_pb2.METRIC_L2, f"{one}.metric", "is 3", "must be 1"),
-        bad(rpc, f"{one}.metric", "unknown", 9, f"{one}.metric", "is 9", "must be 1"),
-        bad(rpc, f"{one}.revision", "too long", "x" * 129, f"{one}.revision", "129", "at most 128"),
-        bad(rpc, f"{one}.query_prefix", "too long", "x" * 1025, f"{one}.query_prefix", "1025", "at most 1024"),
-        bad(rpc, f"{one}.document_prefix", "too long", "é" * 513, f"{one}.document_prefix", "1026", "at most 1024"),
-        bad(rpc, f"{one}.pooling", "too long", "x" * 65, f"{one}.pooling", "65", "at most 64"),
+        *model_fields(rpc, one),
         bad(rpc, "spec.encoding", "taken", collections_pb2.Encoding(kind=BF16), "spec.name", "'good'", code=EXISTS,
             also=(("spec.name", "good"),)),
         bad(rpc, "spec.encoding.kind", "of directions, for points", BINARY, "spec.encoding.kind", "is binary",
@@ -448,6 +324,7 @@ def all_rows() -> list[Bad]:
         *search(),
         *search_batch(),
         *cluster(),
+        *upgrades.rows(),
     ]
 
 
@@ -457,6 +334,7 @@ _FLAGS = ("attributes", "text", "vectors")
 
 # Fields that cannot be bad, and why. (As bytes on the wire every string can: see the test of malformed messages.)
 CANNOT_BE_BAD = {
+    **upgrades.CANNOT_BE_BAD,
     "Collections.Create spec.models.normalised": _FLAG,
     "Documents.Get ids.integer": _ANY_INTEGER,
     "Documents.Get fields": "every combination of flags is good, none is the default",

@@ -91,6 +91,25 @@ def test_a_projection_of_shuffled_pairs_is_refused_even_when_forced(plan, collec
     assert raised.value.field == "plan.reverse"
 
 
+def test_a_projection_that_overflows_is_refused(plan, collection, spaces):
+    """Its weights are finite, what it makes of anchors is not; no warning is left behind."""
+    weights, _, linear = spaces
+    under_dot = msgspec.structs.replace(
+        collection,
+        metric=Metric.DOT,
+        models=tuple(msgspec.structs.replace(one, metric=Metric.DOT) for one in collection.models),
+    )
+    huge = artifact.pack(linear(np.sign(weights) * 3e38, metric=Metric.DOT))
+    with pytest.raises(InvalidArgument, match=r"plan\.bridge maps anchors to elements that are not finite"):
+        check(plan(bridge=huge), under_dot, force=True)
+
+
+def test_a_report_that_is_nested_too_deep_is_refused(plan, collection):
+    """Like any other text that is no JSON."""
+    with pytest.raises(InvalidArgument, match=r"plan\.report is no JSON"):
+        check(plan(report=b"[" * 100_000 + b"]" * 100_000), collection, force=False)
+
+
 def test_anchors_that_do_not_belong_together_are_refused(plan, collection, spaces):
     """Good projections then seem bad, and neither can be believed."""
     _, anchors, _ = spaces
