@@ -7,7 +7,6 @@ anchors' counterparts than chance does. A plan that its own report refuses passe
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 
 from coordinator import collection_spec
 from kintsugi.ann.spec import problem_of
@@ -18,8 +17,8 @@ from kintsugi.projections import artifact, uncertainty
 from kintsugi.projections.anchors import Anchors
 from kintsugi.projections.artifact import ArtifactInvalid
 from kintsugi.projections.calibration import Calibration
-from kintsugi.projections.measures import top
-from kintsugi.projections.projection import F32Matrix, unit
+from kintsugi.projections.counterparts import NEAREST, counterparts
+from kintsugi.projections.projection import F32Matrix
 from kintsugi.projections.strategy import Strategy
 from kintsugi.registry.records import Collection, Model
 from kintsugi.registry.upgrades_wire import CALIBRATIONS, STRATEGIES, calibration_of, strategy_of
@@ -31,10 +30,6 @@ MAX_REPORT_BYTES = 2**20
 DEFAULT_MIN_MIGRATED = 0.99
 DEFAULT_MIN_RECALL = 0.95
 
-# An anchor is found when its counterpart is among so many nearest ones.
-_NEAREST = 10
-# So many deviations above what chance finds.
-_DEVIATIONS = 3.0
 _MAX_REASONS = 5
 
 
@@ -185,31 +180,13 @@ def _check_projection(packed: bytes, field: str, metric: Metric, source: F32Matr
             f"maps dimension {found[0]} to {found[1]}",
             f"must map {wanted[0]} to {wanted[1]}, as the two models have",
         )
-    # Huge weights or anchors overflow: what comes out is looked at, so no warning is needed.
-    with np.errstate(over="ignore", invalid="ignore"):
-        projected = projection.apply(source)
-        if not np.isfinite(projected).all():
-            raise InvalidArgument(field, "maps anchors to elements that are not finite", "must map them to finite ones")
-        part, chance = _found(projected, metric, target), _chance(len(source))
-    if not part > chance:
+    by = counterparts(projection, metric, source, target)
+    if not by.learned:
         raise InvalidArgument(
             field,
-            f"finds {part:.1%} of the anchors among their {_NEAREST} nearest",
-            f"must find more than {chance:.1%}, which chance may find",
+            f"finds {by.found:.1%} of the anchors among their {NEAREST} nearest",
+            f"must find more than {by.by_chance:.1%}, which chance may find",
         )
-
-
-def _found(projected: F32Matrix, metric: Metric, target: F32Matrix) -> float:
-    """The part of the anchors whose own counterpart is among the nearest of their projection."""
-    documents = unit(target) if metric is Metric.COSINE else target
-    nearest = top(metric, projected, documents, _NEAREST)
-    return float((nearest == np.arange(len(projected))[:, np.newaxis]).any(axis=1).mean())
-
-
-def _chance(count: int) -> float:
-    """More than chance finds, but for one time in a thousand."""
-    part = _NEAREST / count
-    return part + _DEVIATIONS * float(np.sqrt(part * (1 - part) / count))
 
 
 def _report(plan: upgrades_pb2.UpgradePlan) -> str:

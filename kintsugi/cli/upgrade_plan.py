@@ -65,7 +65,7 @@ def plan(
 
     The sample holds documents, at least 200 and better some thousands, embedded with both models, and queries if there are
     any. Projections between the models are fitted on a part of it and measured on the rest. A new model that retrieves
-    worse is refused, and so is a projection that is worse than keeping the old model; then the exit code is 1.
+    worse is refused, and so are pairs that do not belong together; then the exit code is 1.
 
     \b
     old_documents, new_documents  n x s and n x t: the same documents in the same order
@@ -101,7 +101,9 @@ def plan(
             plot.draw(made.findings, options["plot_file"])
         if dry_run or (made.refused and not force):
             if made.refused:
-                output.complain("refused", "nothing is registered; --force registers it all the same")
+                output.complain(
+                    "refused", "nothing is registered; with --force only the cluster's own checks can refuse it"
+                )
             return EXIT_FAILED if made.refused else EXIT_DONE
         registered = client.upgrade_plan(name, _plan_of(made, model, options), force=force)
     click.echo(f"\n{sentence(name, registered)}\nto begin: kintsugi upgrade start {name}")

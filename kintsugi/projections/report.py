@@ -15,6 +15,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from kintsugi.projections.counterparts import NEAREST, Counterparts, counterparts
 from kintsugi.projections.fitting import fit_all
 from kintsugi.projections.measures import (
     Interval,
@@ -33,6 +34,8 @@ from kintsugi.projections.strategy import Strategy
 
 K = 10
 RESCORED = 200
+# So many held-out documents tell whether a projection has learned anything: as many as an upgrade keeps at most.
+_COUNTERPARTS = 2000
 
 
 class Row(StrEnum):
@@ -138,9 +141,30 @@ def plan(
         maps[kind] = mapping
         found = top(parts.metric, parts.new_queries, mapping.apply(parts.old), K, parts.own)
         tried.append(_values(parts, truth, Row.MAPPED, kind, found))
-    best = [_best(tried, row) for row in (Row.BRIDGED, Row.BRIDGED_RESCORED, Row.MAPPED)]
-    report = _report(sample, parts, [old, *best, new], tried, force=force)
+    best = {row: _best(tried, row) for row in (Row.BRIDGED, Row.BRIDGED_RESCORED, Row.MAPPED)}
+    measured = tuple(_measured(one, old) for one in (old, *best.values(), new))
+    advice = recommend(
+        {one.row: one for one in measured},
+        _learned(parts, bridges[_kind(best[Row.BRIDGED])], maps[_kind(best[Row.MAPPED])]),
+        judged=parts.is_judged,
+        force=force,
+    )
+    report = _report(sample, parts, measured, tuple(_measured(one, old) for one in tried), advice)
     return Planned(report, bridges, maps)
+
+
+def _kind(one: _Values) -> Kind:
+    assert one.kind is not None  # rows of projections name one
+    return one.kind
+
+
+def _learned(parts: Split, bridge: Projection, gallery_map: Projection) -> dict[Strategy, Counterparts]:
+    """How many held-out documents each projection finds by their counterparts."""
+    old, new = parts.old[:_COUNTERPARTS], parts.new[:_COUNTERPARTS]
+    return {
+        Strategy.BRIDGE: counterparts(bridge, parts.metric, new, old),
+        Strategy.MAP: counterparts(gallery_map, parts.metric, old, new),
+    }
 
 
 def _bridged(parts: Split, truth: Ranking, kind: Kind, bridge: Projection) -> list[_Values]:
@@ -176,12 +200,12 @@ def _measured(one: _Values, old: _Values) -> Measured:
     )
 
 
-def _report(sample: PairedSample, parts: Split, rows: list[_Values], tried: list[_Values], *, force: bool) -> Report:
-    measured = tuple(_measured(one, rows[0]) for one in rows)
+def _report(
+    sample: PairedSample, parts: Split, measured: tuple[Measured, ...], tried: tuple[Measured, ...], advice: "Advice"
+) -> Report:
     by_row = {one.row: one for one in measured}
     projected = max((by_row[Row.BRIDGED], by_row[Row.MAPPED]), key=lambda one: one.gain.mean)
     whole = by_row[Row.REEMBEDDED].gain.mean
-    advice = recommend(by_row, judged=parts.is_judged, force=force)
     return Report(
         old_dimension=parts.old.shape[1],
         new_dimension=parts.new.shape[1],
@@ -190,7 +214,7 @@ def _report(sample: PairedSample, parts: Split, rows: list[_Values], tried: list
         queries=len(parts.new_queries),
         judged=parts.is_judged,
         rows=measured,
-        tried=tuple(_measured(one, rows[0]) for one in tried),
+        tried=tried,
         update_gain=projected.gain.mean / whole if whole > 0 else 0.0,
         compatible=projected.gain.low > 0,
         strategy=advice.strategy,
@@ -210,30 +234,50 @@ class Advice:
     reasons: tuple[str, ...]
 
 
-def recommend(rows: dict[Row, Measured], *, judged: bool, force: bool) -> Advice:
+def recommend(rows: dict[Row, Measured], learned: dict[Strategy, Counterparts], *, judged: bool, force: bool) -> Advice:
     """The strategy with the best start that the evidence allows, its projection, and the reasons.
 
-    A new model that retrieves worse is refused; it can only be seen with judgements. A projection is taken when it is no
-    worse than the old model alone beyond noise (the interval of the difference reaches 0 or above); else clients must give
-    both vectors, which projects nothing."""
-    reasons: list[str] = []
-    refused = False
+    Pairs that do not belong together are refused: no projection of them finds more documents by their counterparts than
+    chance does. A new model that retrieves worse is refused; it can only be seen with judgements. A projection is taken when
+    it is no worse than the old model alone beyond noise (the interval of the difference reaches 0 or above); else clients
+    must give both vectors, which projects nothing."""
+    against = _against(rows[Row.REEMBEDDED].gain, learned, judged=judged)
+    reasons = list(against)
     whole = rows[Row.REEMBEDDED].gain
-    if judged and whole.high < 0:
-        refused = True
-        reasons.append(f"the new model retrieves worse than the old one: nDCG@{K} changes by {whole}")
-    elif judged and whole.low <= 0:
+    if judged and whole.low <= 0 <= whole.high:
         reasons.append(f"the new model is not better beyond noise: nDCG@{K} changes by {whole}")
     if not judged:
         reasons.append("no relevance judgements were given: whether the new model retrieves better was not measured")
-    good = [strategy for strategy in (Strategy.MAP, Strategy.BRIDGE) if rows[_ROW_OF[strategy]].gain.high >= 0]
+    good = []
     for strategy in (Strategy.MAP, Strategy.BRIDGE):
-        if strategy not in good:
-            gain = rows[_ROW_OF[strategy]].gain
+        gain = rows[_ROW_OF[strategy]].gain
+        if gain.high < 0:
             reasons.append(f"{strategy} is worse than keeping the old model: {gain}")
-    if refused and not force:
-        return Advice(None, None, refused, tuple(reasons))
+        elif learned[strategy].learned:
+            good.append(strategy)
+        elif not against:
+            reasons.append(f"{strategy} {_no_better(learned[strategy])}")
+    if against and not force:
+        return Advice(None, None, True, tuple(reasons))
     if not good:
-        return Advice(Strategy.BOTH, None, refused, tuple(reasons))
+        return Advice(Strategy.BOTH, None, bool(against), tuple(reasons))
     chosen = max(good, key=lambda strategy: rows[_ROW_OF[strategy]].gain.mean)
-    return Advice(chosen, rows[_ROW_OF[chosen]].kind, refused, tuple(reasons))
+    return Advice(chosen, rows[_ROW_OF[chosen]].kind, bool(against), tuple(reasons))
+
+
+def _against(whole: Interval, learned: dict[Strategy, Counterparts], *, judged: bool) -> list[str]:
+    """What refuses the upgrade, in words."""
+    found = []
+    if not any(one.learned for one in learned.values()):
+        best = max(learned.values(), key=lambda one: one.found)
+        found.append(f"the pairs do not belong together: the best projection {_no_better(best)}")
+    if judged and whole.high < 0:
+        found.append(f"the new model retrieves worse than the old one: nDCG@{K} changes by {whole}")
+    return found
+
+
+def _no_better(one: Counterparts) -> str:
+    return (
+        f"finds {one.found:.1%} of held-out documents among the {NEAREST} nearest of their counterparts, must find more than "
+        f"{one.by_chance:.1%}, which chance may find"
+    )

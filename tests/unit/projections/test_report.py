@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kintsugi.metrics import Metric
+from kintsugi.projections.counterparts import Counterparts
 from kintsugi.projections.measures import Interval
 from kintsugi.projections.projection import Kind, unit
 from kintsugi.projections.report import Measured, Row, plan, recommend
@@ -77,20 +78,25 @@ def test_a_new_model_that_retrieves_worse_is_refused_and_can_be_forced():
     assert plan(worse, force=True).report.strategy is not None
 
 
-def test_a_projection_of_shuffled_pairs_is_never_taken():
-    """Pairs that do not belong together give projections that are no better than chance: clients must give both vectors."""
-    good = world()
-    shuffled = np.random.default_rng(1).permutation(len(good.new_documents))
-    # The gallery of the new model stays right: only what projections are fitted on is scrambled.
-    fitted = np.ones(len(shuffled), dtype=bool)
-    fitted[sorted(place for places in good.relevant for place in places)] = False
-    places = np.arange(len(shuffled))
+@pytest.mark.parametrize("judged", [True, False])
+def test_pairs_that_do_not_belong_together_are_refused(judged):
+    """Their projections are no better than chance; the reason says so, and who forces it gets no projection."""
+    sample = world()
+    if not judged:
+        sample = dataclasses.replace(sample, relevant=(), old_queries=None, new_queries=None)
+    # With judgements the gallery of the new model stays right: only what projections are fitted on is scrambled.
+    fitted = np.ones(len(sample.new_documents), dtype=bool)
+    fitted[sorted(place for places in sample.relevant for place in places)] = False
+    places = np.arange(len(fitted))
     places[fitted] = np.random.default_rng(1).permutation(places[fitted])
-    report = plan(dataclasses.replace(good, new_documents=good.new_documents[places])).report
-    assert report.strategy is Strategy.BOTH
-    assert report.kind is None
-    assert report.needs == "old and new"
-    assert any("worse than keeping the old model" in reason for reason in report.reasons)
+    shuffled = dataclasses.replace(sample, new_documents=sample.new_documents[places])
+    report = plan(shuffled).report
+    assert report.refused
+    assert report.strategy is None
+    assert "the pairs do not belong together: the best projection finds" in report.reasons[0]
+    assert "which chance may find" in report.reasons[0]
+    forced = plan(shuffled, force=True).report
+    assert (forced.strategy, forced.kind, forced.needs, forced.refused) == (Strategy.BOTH, None, "old and new", True)
 
 
 def test_without_judgements_the_report_says_what_was_not_measured():
@@ -123,29 +129,35 @@ def test_a_plan_is_the_same_for_the_same_sample_and_seed():
     assert plan(world()).report == plan(world()).report
 
 
+GOOD, BY_CHANCE = Counterparts(0.9, 0.1), Counterparts(0.1, 0.1)
+
+
 def measured(row_name, low, high, kind=None):
     middle = (low + high) / 2
     return Measured(row_name, kind, Interval(0.5, 0.4, 0.6), None, Interval(middle, low, high))
 
 
 @pytest.mark.parametrize(
-    ("bridged", "mapped", "expected"),
+    ("bridged", "mapped", "expected", "learned"),
     [
-        ((0.1, 0.2), (0.2, 0.3), (Strategy.MAP, Kind.RIDGE)),
-        ((0.2, 0.3), (-0.3, -0.1), (Strategy.BRIDGE, Kind.PROCRUSTES)),
-        ((-0.1, 0.05), (-0.3, -0.1), (Strategy.BRIDGE, Kind.PROCRUSTES)),
-        ((-0.2, -0.1), (-0.3, -0.1), (Strategy.BOTH, None)),
+        ((0.1, 0.2), (0.2, 0.3), (Strategy.BRIDGE, Kind.PROCRUSTES), (GOOD, BY_CHANCE)),
+        ((-0.3, -0.1), (0.2, 0.3), (Strategy.BOTH, None), (GOOD, BY_CHANCE)),
+        ((0.1, 0.2), (0.2, 0.3), (Strategy.MAP, Kind.RIDGE), (GOOD, GOOD)),
+        ((0.2, 0.3), (-0.3, -0.1), (Strategy.BRIDGE, Kind.PROCRUSTES), (GOOD, GOOD)),
+        ((-0.1, 0.05), (-0.3, -0.1), (Strategy.BRIDGE, Kind.PROCRUSTES), (GOOD, GOOD)),
+        ((-0.2, -0.1), (-0.3, -0.1), (Strategy.BOTH, None), (GOOD, GOOD)),
     ],
 )
-def test_the_recommendation_takes_what_is_not_worse_than_the_old_model(bridged, mapped, expected):
-    """The best start among the projections that are no worse beyond noise; both vectors when none is."""
+def test_the_recommendation_takes_what_is_not_worse_than_the_old_model(bridged, mapped, expected, learned):
+    """The best start among the projections that learned and are no worse beyond noise; both vectors when none is."""
     rows = {
         Row.OLD_ALONE: measured(Row.OLD_ALONE, 0.0, 0.0),
         Row.BRIDGED: measured(Row.BRIDGED, *bridged, Kind.PROCRUSTES),
         Row.MAPPED: measured(Row.MAPPED, *mapped, Kind.RIDGE),
         Row.REEMBEDDED: measured(Row.REEMBEDDED, 0.2, 0.4),
     }
-    advice = recommend(rows, judged=True, force=False)
+    by_strategy = dict(zip((Strategy.BRIDGE, Strategy.MAP), learned, strict=True))
+    advice = recommend(rows, by_strategy, judged=True, force=False)
     assert (advice.strategy, advice.kind) == expected
     assert not advice.refused
 
