@@ -19,7 +19,7 @@ from kintsugi.errors import KintsugiError
 from kintsugi.projections.strategy import Strategy
 from kintsugi.registry.records import Collection, Record, Upgrade, UpgradeState, View
 from kintsugi.registry.store import Delete
-from kintsugi.registry.upgrades import UpgradeEvent, collection_after, moved
+from kintsugi.registry.upgrades import UpgradeEvent, collection_after, moved, stay
 from kintsugi.registry.watch import RegistryHealth
 from kintsugi.telemetry import LogEvent, logger
 
@@ -123,12 +123,7 @@ def next_event(upgrade: Upgrade, progress: Progress) -> UpgradeEvent | None:
 def after(view: View, upgrade: Upgrade, event: UpgradeEvent, now_us: int) -> Sequence[Record | Delete]:
     """The records after an event of this upgrade; none when somebody else moved it on."""
     current = view.upgrades.get(upgrade.collection_uid)
-    # The time tells one stay in a state from a later one: an upgrade may finish in vain, and finish again.
-    if current is None or _stay(current) != _stay(upgrade):
+    if current is None or stay(current) != stay(upgrade):
         return []
     then = moved(current, event, now_us)
     return [then, collection_after(view.collections[upgrade.collection_uid], then)]
-
-
-def _stay(upgrade: Upgrade) -> tuple[int, UpgradeState, int]:
-    return upgrade.number, upgrade.state, upgrade.changed_at_us

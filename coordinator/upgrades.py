@@ -4,7 +4,7 @@
 2. Each step is one compare-and-set of the registry, so that any coordinator may take it. A step that was taken before is
    repeated without effect; one that the state does not allow is refused and changes nothing.
 3. What a step demands of the replicas is asked before it, of every in-sync replica that lives; who does not answer is waited
-   for, not guessed about.
+   for, not guessed about. The step is then taken by the upgrade that was asked about, in the same state, or by none.
 What needs nobody's command is the driver's part (upgrade_driver.py).
 """
 
@@ -25,7 +25,7 @@ from kintsugi.errors import AlreadyExists, FailedPrecondition, NotFound, Unavail
 from kintsugi.projections.artifact import digest
 from kintsugi.registry.records import Collection, Record, Upgrade, UpgradeState, View
 from kintsugi.registry.store import Delete
-from kintsugi.registry.upgrades import BACKFILL, OVER, TRANSITIONS, UpgradeEvent, collection_after, moved
+from kintsugi.registry.upgrades import BACKFILL, OVER, TRANSITIONS, UpgradeEvent, collection_after, moved, stay
 from kintsugi.v1 import upgrades_pb2
 
 _S = UpgradeState
@@ -106,7 +106,7 @@ class Upgrades:
         collection, upgrade = _found(await current_view(self._registry), name)
         if upgrade.state is _S.BACKFILLING:
             await self._check_gate(collection, upgrade, deadline)
-        return await self._step(name, UpgradeEvent.CUT_OVER)
+        return await self._step(name, UpgradeEvent.CUT_OVER, upgrade)
 
     async def roll_back(self, name: str, deadline: Deadline) -> Upgrade:
         await self._views.collection(name, deadline)
@@ -123,7 +123,7 @@ class Upgrades:
                     f"{upgrade.new_model.name}, there must be none",
                     reason="NOT_MIGRATED",
                 )
-        return await self._step(name, UpgradeEvent.FINISH_ASKED)
+        return await self._step(name, UpgradeEvent.FINISH_ASKED, upgrade)
 
     # --- What the steps demand ----------------------------------------------------------------------------------------
 
@@ -171,20 +171,36 @@ class Upgrades:
             )
         return progress
 
-    async def _step(self, name: str, event: UpgradeEvent) -> Upgrade:
+    async def _step(self, name: str, event: UpgradeEvent, checked: Upgrade | None = None) -> Upgrade:
         await current_view(self._registry)
-        return _found(await self._registry.update(lambda view: stepped(view, name, event, self._now_us())), name)[1]
+        after = await self._registry.update(lambda view: stepped(view, name, event, self._now_us(), checked))
+        return _found(after, name)[1]
 
 
-def stepped(view: View, name: str, event: UpgradeEvent, now_us: int) -> Sequence[Record | Delete]:
-    """The records after an event that was asked for: none when it came before, FailedPrecondition when it must not come."""
+def stepped(
+    view: View, name: str, event: UpgradeEvent, now_us: int, checked: Upgrade | None = None
+) -> Sequence[Record | Delete]:
+    """The records after an event that was asked for: none when it came before, FailedPrecondition when it must not come.
+    `checked` is the upgrade whose state was found to allow it: Unavailable when there is another one, or it moved."""
     collection, upgrade = _found(view, name)
+    if checked is not None and _which(upgrade) != _which(checked):
+        raise _moved(name)
     if upgrade.state in _TAKEN.get(event, ()):
         return []
     if event not in TRANSITIONS[upgrade.state]:
         raise _refused(name, upgrade, f"{event} is not possible now")
+    if checked is not None and stay(upgrade) != stay(checked):
+        raise _moved(name)
     after = moved(upgrade, event, now_us)
     return [after, collection_after(collection, after)]
+
+
+def _which(upgrade: Upgrade) -> tuple[str, int]:
+    return upgrade.collection_uid, upgrade.number
+
+
+def _moved(name: str) -> Unavailable:
+    return Unavailable(f"the upgrade of {name} moved while it was checked", reason="REGISTRY_MOVED")
 
 
 def _record(collection: Collection, plan: CheckedPlan, before: Upgrade | None, now_us: int) -> Upgrade:

@@ -69,6 +69,11 @@ def moved(upgrade: Upgrade, event: UpgradeEvent, now_us: int) -> Upgrade:
     return msgspec.structs.replace(upgrade, state=state, changed_at_us=now_us)
 
 
+def stay(upgrade: Upgrade) -> tuple[int, UpgradeState, int]:
+    """Tells one stay of an upgrade in a state from every other: it may finish in vain, and finish again."""
+    return upgrade.number, upgrade.state, upgrade.changed_at_us
+
+
 def collection_after(collection: Collection, upgrade: Upgrade) -> Collection:
     """The collection as the state of its upgrade demands: which models there are, which one serves, which are retired."""
     old, new = upgrade.old_model, upgrade.new_model.name

@@ -103,8 +103,12 @@ class FakeServers:
         self.checked_recall = 1.0
         self.checks = []
         self.artifacts = {}
+        # Happens once a server is asked how far it is.
+        self.asked = None
 
     async def status(self, member):
+        if self.asked is not None:
+            await self.asked()
         if member in self.silent:
             raise Unavailable(f"{member} is away")
         response = shard_pb2.GetServerStatusResponse(member=member)

@@ -130,6 +130,28 @@ async def test_cut_over_needs_the_recall_as_planned(planned, upgrades, place, se
     assert servers.checks == ([] if servers.live_queries == 100 else [("shard-a", "new")])
 
 
+@pytest.mark.parametrize("change", [{"number": 2}, {"changed_at_us": 77}])
+async def test_a_step_is_taken_by_the_upgrade_that_was_checked(
+    planned, upgrades, place, servers, registry, deadline, change
+):
+    """Another one that came in between, or the same one back in its state, is not moved by what was found before."""
+    await planned()
+    servers.progress = MIGRATED
+    for state, command in ((UpgradeState.BACKFILLING, upgrades.cut_over), (UpgradeState.CUT_OVER, upgrades.finish)):
+        await place(state, number=1, changed_at_us=5)
+
+        async def meanwhile(state=state):
+            servers.asked = None
+            await place(state, **change)
+
+        servers.asked = meanwhile
+        with pytest.raises(Unavailable, match="the upgrade of docs moved while it was checked") as raised:
+            await command("docs", deadline)
+        assert raised.value.reason == "REGISTRY_MOVED"
+        assert registry.view.upgrades["uid1"].state is state
+        assert (await command("docs", deadline)).state is not state
+
+
 async def test_an_index_that_is_being_built_has_no_recall_yet(planned, upgrades, place, servers, deadline):
     """No cut-over to what was not measured."""
     await planned()
