@@ -100,7 +100,7 @@ class Collection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     encoding_requests: int = 0
     # Models that take neither queries nor writes any more. Some of their vectors may still be stored.
     retired: tuple[str, ...] = ()
-    # Those of them whose vectors are gone for good.
+    # Those of them whose vectors are gone for good, or about to go.
     dropped: tuple[str, ...] = ()
 
     @property

@@ -75,7 +75,9 @@ def stay(upgrade: Upgrade) -> tuple[int, UpgradeState, int]:
 
 
 def collection_after(collection: Collection, upgrade: Upgrade) -> Collection:
-    """The collection as the state of its upgrade demands: which models there are, which one serves, which are retired."""
+    """The collection as the state of its upgrade demands: which models there are, which one serves, which are retired, and whose
+    vectors go. Those of a model that a rollback left behind stay until an upgrade to another model begins: the next one
+    may be to the same model, and goes on with them."""
     old, new = upgrade.old_model, upgrade.new_model.name
     retired = set(collection.retired) - {old, new}
     models, serving = collection.models, old
@@ -89,7 +91,11 @@ def collection_after(collection: Collection, upgrade: Upgrade) -> Collection:
         retired.add(old)
     if upgrade.state is _S.PLANNED:
         retired = set(collection.retired)
-    dropped = {*collection.dropped, old} if upgrade.state is _S.FINISHED else collection.dropped
+    dropped = set(collection.dropped)
+    if upgrade.state in BOTH:
+        dropped |= retired
+    if upgrade.state is _S.FINISHED:
+        dropped.add(old)
     return msgspec.structs.replace(
         collection,
         models=models,

@@ -122,6 +122,26 @@ def test_a_dropped_model_loses_its_vectors_and_takes_none(engine):
     assert list(engine.models) == ["m2"]
 
 
+def test_vectors_that_a_rollback_left_behind_go_when_an_upgrade_to_another_model_begins(engine):
+    """The rollback keeps them, and so does an upgrade to the same model; no document goes with them."""
+    started, upgrade = upgrade_of(UpgradeState.SERVING_BOTH)
+    other = Model(3, "m3", 2, Metric.COSINE)
+    to_other = msgspec.structs.replace(upgrade.record, number=3, new_model=other)
+    returned = collection_after(started, msgspec.structs.replace(upgrade.record, state=UpgradeState.ROLLED_BACK))
+    engine.follow(started, None)
+    engine.apply([entry_of(engine, records.put("a", {1: OLD.tobytes(), 2: NEW.tobytes()}))])
+    for collection, left in (
+        (returned, 1),
+        (collection_after(returned, msgspec.structs.replace(upgrade.record, number=2)), 1),
+        (collection_after(returned, msgspec.structs.replace(to_other, state=UpgradeState.PLANNED)), 1),
+        (collection_after(returned, to_other), 0),
+    ):
+        engine.follow(collection, None)
+        engine.drop_vectors()
+        assert [engine.storage.documents_with_vector(model) for model in (1, 2)] == [1, left]
+    assert engine.documents == 1
+
+
 async def test_documents_that_came_before_the_upgrade_was_followed_get_into_the_old_index(engine):
     """They have a vector of the new model only, and the journal was followed past them before anybody could project it."""
     collection, upgrade = upgrade_of(UpgradeState.SERVING_BOTH)

@@ -95,6 +95,26 @@ def test_a_plan_that_is_given_up_leaves_the_collection_as_it_was():
     assert collection_after(COLLECTION, at(UpgradeState.PLANNED)) == COLLECTION
 
 
+@pytest.mark.parametrize("state", sorted(UpgradeState))
+def test_vectors_of_an_abandoned_model_stay_until_an_upgrade_to_another_begins(state):
+    """Neither the rollback nor the next plan drops them; from its start on nothing brings them back."""
+    left = Model(3, "left", 4, Metric.COSINE)
+    before = msgspec.structs.replace(COLLECTION, models=(OLD, NEW, left), retired=("left",))
+    after = collection_after(before, at(state))
+    gone = ("left",) if state in BOTH else ()
+    assert after.dropped == (("old",) if state is UpgradeState.FINISHED else gone)
+    assert "left" in after.retired
+    started = collection_after(before, at(UpgradeState.SERVING_BOTH))
+    assert "left" in collection_after(started, at(state)).dropped
+
+
+@pytest.mark.parametrize("state", sorted(UpgradeState))
+def test_an_upgrade_to_the_abandoned_model_goes_on_with_its_vectors(state):
+    """They are not dropped in any state of it."""
+    before = msgspec.structs.replace(COLLECTION, models=(OLD, NEW), retired=("new",))
+    assert "new" not in collection_after(before, at(state)).dropped
+
+
 def test_a_start_declares_the_new_model():
     """From then on it has its number, which is never reused."""
     assert collection_after(COLLECTION, at(UpgradeState.SERVING_BOTH)).models == (OLD, NEW)
