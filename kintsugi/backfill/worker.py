@@ -2,7 +2,7 @@
 
 Guarantees:
 1. Nothing is remembered between runs: what was pulled and not put back comes again when its lease is over. Any number of
-   workers may run at once, each ends when nothing is left, also for the others.
+   workers may run at once, each ends when nothing is left, also for the others, as every shard says.
 2. A vector is put back with the version that was embedded: the cluster drops what came too late, and hands the document out
    anew.
 3. Vectors of one model only: when the cluster wants those of another one, because the upgrade was rolled back, the worker
@@ -124,7 +124,8 @@ class Worker:
             elif pulled.remaining <= len(self._textless):
                 return self.progress
             elif not pulled.documents:
-                self._wait("others embed the rest")
+                # A replica that lags behind counts what was just put: it is not known to be the end yet.
+                self._wait("others embed the rest, or a replica has yet to apply it")
 
     def _pull(self) -> NextDocuments | None:
         """None while the upgrade is paused."""

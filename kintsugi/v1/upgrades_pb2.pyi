@@ -173,7 +173,9 @@ class UpgradePlan(_message.Message):
     """
     @_builtins.property
     def new_model(self) -> _types_pb2.Model:
-        """Required. The model to move to. Its name may be that of a model that an earlier rollback left behind, if it is the same."""
+        """Required. The model to move to. Its name may be that of a model that an earlier rollback left behind, if it is the same and
+        no upgrade to another one has started since: then its vectors are gone.
+        """
 
     def __init__(
         self,
@@ -817,7 +819,9 @@ class NextDocumentsResponse(_message.Message):
     model: _builtins.str
     """The name of the model to embed with: the new one; after a rollback the old one."""
     remaining: _builtins.int
-    """All documents that lack a vector of that model, leased ones included."""
+    """All documents that lack a vector of that model, leased ones included, as far as the replicas that were asked know: one
+    that lags behind counts documents whose vectors were just put.
+    """
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentToEmbed]:
         """The most urgent first."""
@@ -868,7 +872,7 @@ class PutVectorsRequest(_message.Message):
 
     @_builtins.property
     def block(self) -> _types_pb2.VectorBlock:
-        """Required. One vector per id."""
+        """Required. One vector per id. The whole request has at most 16 MiB."""
 
     def __init__(
         self,

@@ -164,6 +164,8 @@ class UpgradesServicer:
 
     def NextDocuments(self, request, context):
         """Hands out documents that lack a new vector, the most urgent first, and keeps them from other workers for a while.
+        No documents with `remaining` above 0 is not the end: others hold what is left, or the replica that was asked has not
+        applied the last vectors yet. Ask again in a moment; when `remaining` is 0, all shards are done.
         FAILED_PRECONDITION: the upgrade is paused or in a state without backfill. Also: those of the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

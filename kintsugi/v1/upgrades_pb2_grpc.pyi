@@ -64,6 +64,8 @@ class UpgradesStub:
     """
     NextDocuments: _grpc.UnaryUnaryMultiCallable[_upgrades_pb2.NextDocumentsRequest, _upgrades_pb2.NextDocumentsResponse]
     """Hands out documents that lack a new vector, the most urgent first, and keeps them from other workers for a while.
+    No documents with `remaining` above 0 is not the end: others hold what is left, or the replica that was asked has not
+    applied the last vectors yet. Ask again in a moment; when `remaining` is 0, all shards are done.
     FAILED_PRECONDITION: the upgrade is paused or in a state without backfill. Also: those of the service.
     """
     PutVectors: _grpc.UnaryUnaryMultiCallable[_upgrades_pb2.PutVectorsRequest, _upgrades_pb2.PutVectorsResponse]
@@ -107,6 +109,8 @@ class UpgradesAsyncStub(UpgradesStub):
     """
     NextDocuments: _aio.UnaryUnaryMultiCallable[_upgrades_pb2.NextDocumentsRequest, _upgrades_pb2.NextDocumentsResponse]  # type: ignore[assignment]
     """Hands out documents that lack a new vector, the most urgent first, and keeps them from other workers for a while.
+    No documents with `remaining` above 0 is not the end: others hold what is left, or the replica that was asked has not
+    applied the last vectors yet. Ask again in a moment; when `remaining` is 0, all shards are done.
     FAILED_PRECONDITION: the upgrade is paused or in a state without backfill. Also: those of the service.
     """
     PutVectors: _aio.UnaryUnaryMultiCallable[_upgrades_pb2.PutVectorsRequest, _upgrades_pb2.PutVectorsResponse]  # type: ignore[assignment]
@@ -201,6 +205,8 @@ class UpgradesServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_upgrades_pb2.NextDocumentsResponse, _abc.Awaitable[_upgrades_pb2.NextDocumentsResponse]]:
         """Hands out documents that lack a new vector, the most urgent first, and keeps them from other workers for a while.
+        No documents with `remaining` above 0 is not the end: others hold what is left, or the replica that was asked has not
+        applied the last vectors yet. Ask again in a moment; when `remaining` is 0, all shards are done.
         FAILED_PRECONDITION: the upgrade is paused or in a state without backfill. Also: those of the service.
         """
 

@@ -1,10 +1,12 @@
 """The loop of a worker: what it pulls, embeds and puts back, how it waits, and when it ends."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from kintsugi.backfill.embedder import EmbedFailed, EmbedRefused
-from kintsugi.backfill.worker import Worker, WorkerSettings
+from kintsugi.backfill.worker import ASK_AGAIN_S, Worker, WorkerSettings
 from kintsugi.errors import FailedPrecondition, Unavailable
 from kintsugi.sdk.types import Model
 from kintsugi.sdk.upgrade_types import DocumentToEmbed, NextDocuments, PutVectorsResult
@@ -144,7 +146,25 @@ def test_what_others_hold_is_waited_for():
 
     made = Worker(cluster, MODEL, Embedder(), WorkerSettings(), shown.append, clock=clock, sleep=sleep)
     assert made.run().written == 1
-    assert "others embed the rest" in [progress.waiting for progress in shown]
+    assert any("others embed the rest" in progress.waiting for progress in shown)
+
+
+def test_a_replica_that_lags_behind_is_waited_for():
+    """It hands out nothing, but still counts the vectors that were just put: the worker asks until it counts none."""
+    cluster = Cluster({1: "x", 2: "y"})
+    lags = [2, 1]
+
+    def pull(limit, lease_s, first):
+        found = Cluster.pull(cluster, limit, lease_s, first)
+        if found.documents or not lags:
+            return found
+        return dataclasses.replace(found, remaining=lags.pop(0))
+
+    cluster.pull = pull
+    made, clock = worker(cluster)
+    progress = made.run()
+    assert (progress.written, progress.remaining) == (2, 0)
+    assert clock.slept == [ASK_AGAIN_S, ASK_AGAIN_S]
 
 
 @pytest.mark.parametrize("failing", ["pull_failures", "put_failures", "embed"])
