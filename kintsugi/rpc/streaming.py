@@ -4,14 +4,15 @@
 2. Answers leave as they are ready, one write at a time.
 3. A message without a request gives up the call of its number.
 4. No more than MAX_CALLS are in work or wait to be written: beyond them nothing is read, and gRPC holds the client up.
-5. When the server drains, no more is read, what is in work is answered, and the stream ends well, so that a stream that
-   never ends by itself does not hold up a shutdown.
+5. When the client has no more to ask, what is in work is answered. When the server drains, no more is read, likewise, so that a
+   stream that never ends by itself does not hold up a shutdown.
 
 Knows nothing about what is asked.
 """
 
 import asyncio
 import functools
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,10 @@ class TimeLeft:
     """Stands where a call's context stands for whoever asks for the time that is left."""
 
     def __init__(self, timeout_s: float) -> None:
-        self._until = time.monotonic() + timeout_s
+        """0 stands for the usual time. Raises InvalidArgument."""
+        if not (math.isfinite(timeout_s) and timeout_s >= 0):
+            raise InvalidArgument("timeout_s", f"is {timeout_s:g}", "must be finite and at least 0")
+        self._until = time.monotonic() + (timeout_s or DEFAULT_DEADLINE_S)
 
     def time_remaining(self) -> float:
         return max(0.0, self._until - time.monotonic())
@@ -75,12 +79,12 @@ class StreamedCalls:
         finally:
             draining.cancel()
 
-    async def _served(self, number: int, request: Any, time_left: TimeLeft, headers: Sequence[tuple[str, str]]) -> Any:
+    async def _served(self, number: int, request: Any, timeout_s: float, headers: Sequence[tuple[str, str]]) -> Any:
         """The message with the answer to one request, or with its status."""
         method, told = self._methods[type(request)]
         served, code = told.begin(headers), OK
         try:
-            return _bounded(self._pack(number, await method.serve(request, time_left), b""))
+            return _bounded(self._pack(number, await method.serve(request, TimeLeft(timeout_s)), b""))
         except asyncio.CancelledError:
             code = CANCELLED
             raise
@@ -100,7 +104,7 @@ class _Stream:
         self,
         context: Context,
         request_of: Callable[[Any], Any],
-        serve: Callable[[int, Any, TimeLeft, Sequence[tuple[str, str]]], Awaitable[Any]],
+        serve: Callable[[int, Any, float, Sequence[tuple[str, str]]], Awaitable[Any]],
     ) -> None:
         self._context = context
         self._request_of = request_of
@@ -113,14 +117,14 @@ class _Stream:
         reading, writing = asyncio.create_task(self._read()), asyncio.create_task(self._write())
         try:
             await asyncio.wait((reading, writing, draining), return_when=asyncio.FIRST_COMPLETED)
-            if draining.done() and not reading.done():
-                reading.cancel()
-                if self._running:
-                    await asyncio.wait(list(self._running.values()))
+            if reading.done():
+                reading.result()
+            reading.cancel()
+            # The client has asked all it wanted to, or the server drains.
+            if self._running and not writing.done():
+                await asyncio.wait((*self._running.values(),))
             self._leaving.put_nowait(None)
             await writing
-            if not reading.cancelled() and reading.done():
-                reading.result()
         finally:
             for task in (reading, writing, *self._running.values()):
                 task.cancel()
@@ -138,13 +142,12 @@ class _Stream:
         if message.number in self._running:
             raise InvalidArgument("number", f"is {message.number}, which is in work", "must be another one")
         headers = [(header.key, header.value) for header in message.headers]
-        time_left = TimeLeft(message.timeout_s or DEFAULT_DEADLINE_S)
-        answering = self._answer(message.number, request, time_left, headers)
+        answering = self._answer(message.number, request, message.timeout_s, headers)
         task = self._running[message.number] = asyncio.create_task(answering)
         task.add_done_callback(functools.partial(self._forget, message.number))
 
-    async def _answer(self, number: int, request: Any, time_left: TimeLeft, headers: Sequence[tuple[str, str]]) -> None:
-        self._leaving.put_nowait(await self._serve(number, request, time_left, headers))
+    async def _answer(self, number: int, request: Any, timeout_s: float, headers: Sequence[tuple[str, str]]) -> None:
+        self._leaving.put_nowait(await self._serve(number, request, timeout_s, headers))
 
     def _forget(self, number: int, task: "asyncio.Task[None]") -> None:
         self._running.pop(number, None)

@@ -441,7 +441,7 @@ class StreamedSearch(_message.Message):
     number: _builtins.int
     """Chosen by the client; not that of another one in work."""
     timeout_s: _builtins.float
-    """The time left for it, in seconds. If not set: 10."""
+    """The time left for it, in seconds; finite and not negative. If not set: 10."""
     @_builtins.property
     def search(self) -> Global___SearchRequest:
         """One query."""

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from harness.bad_input.case import INVALID, Bad, World, put
 from harness.bad_input.good import GOOD, OTHER, VERSIONS, UpgradeAs, block, plan, request_for, spec, upsert
@@ -65,6 +65,22 @@ SECRETS = re.compile(r"Traceback|File \"|\.py\b|0x[0-9a-f]{6}")
 MARK = "MARKMARK"
 
 
+class Refused(grpc.RpcError):
+    """A status that came as a message on a stream, as the call would have raised it."""
+
+    def __init__(self, status: bytes) -> None:
+        self._rich = status_pb2.Status.FromString(status)
+
+    def code(self) -> grpc.StatusCode:
+        return next(code for code in grpc.StatusCode if code.value[0] == self._rich.code)
+
+    def details(self) -> str:
+        return self._rich.message
+
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        return (("grpc-status-details-bin", self._rich.SerializeToString()),)
+
+
 class Wire:
     """The public surface of one coordinator, and what it holds."""
 
@@ -79,6 +95,8 @@ class Wire:
         send = getattr(self._stubs[service], method)
         if METHODS[rpc].client_streaming:
             (answer,) = send(iter([request]), timeout=TIMEOUT_S)
+            if getattr(answer, "status", b""):
+                raise Refused(answer.status)
             return answer
         if METHODS[rpc].server_streaming:
             return list(send(request, timeout=TIMEOUT_S))

@@ -139,6 +139,9 @@ def request_for(rpc: str) -> Message:
         "Search.SearchBatch": search_pb2.SearchBatchRequest(
             collection=GOOD, vectors=[types_pb2.ModelVectors(block=block(2))]
         ),
+        "Search.SearchStream": search_pb2.StreamedSearch(
+            number=1, search=search_pb2.SearchRequest(collection=GOOD, vectors=[vector])
+        ),
         "Cluster.GetStatus": cluster_pb2.GetStatusRequest(),
         "Cluster.Verify": cluster_pb2.VerifyRequest(collection=GOOD, queries=1),
         "Cluster.AcceptLoss": cluster_pb2.AcceptLossRequest(collection=GOOD, shard=0),

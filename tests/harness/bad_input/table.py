@@ -5,7 +5,7 @@ from dataclasses import replace
 from harness.bad_input import upgrades
 from harness.bad_input.case import EXISTS, NOT_FOUND, PRECONDITION, Bad, bad
 from harness.bad_input.filters import cannot_be_bad, filter_rows
-from harness.bad_input.good import block, documents, floats, integer, model
+from harness.bad_input.good import block, documents, floats, integer, model, request_for
 from harness.bad_input.shared import (
     INF,
     LOGGED,
@@ -294,6 +294,28 @@ def search_batch() -> list[Bad]:
     ]
 
 
+def search_stream() -> list[Bad]:
+    """A message is refused as its call would have been."""
+    rpc, time = "Search.SearchStream", "timeout_s"
+    times = [
+        bad(rpc, time, f"{value}", value, time, f"is {value:g}", "finite and at least 0") for value in (-1.0, NAN, INF)
+    ]
+    return [*times, *_streamed(rpc, "search", search()), *_streamed(rpc, "batch", search_batch())]
+
+
+def _streamed(rpc: str, field: str, rows: list[Bad]) -> list[Bad]:
+    whole = (field, request_for(rows[0].rpc))
+    return [
+        replace(
+            row,
+            rpc=rpc,
+            changes=(whole, *((f"{field}.{path}", value) for path, value in row.changes)),
+            about=f"{field}.{row.about}",
+        )
+        for row in rows
+    ]
+
+
 def cluster() -> list[Bad]:
     rpc, verify = "Cluster.AcceptLoss", "Cluster.Verify"
     return [
@@ -323,6 +345,7 @@ def all_rows() -> list[Bad]:
         *reads(),
         *search(),
         *search_batch(),
+        *search_stream(),
         *cluster(),
         *upgrades.rows(),
     ]
@@ -341,8 +364,8 @@ CANNOT_BE_BAD = {
     "Documents.Scroll fields": "every combination of flags is good, none is the default",
     **{f"Documents.{rpc} fields.{flag}": _FLAG for rpc in ("Get", "Scroll") for flag in _FLAGS},
     **{
-        f"Search.{rpc} {path}": reason
-        for rpc in ("Search", "SearchBatch")
+        f"Search.{place}{path}": reason
+        for place in ("Search ", "SearchBatch ", "SearchStream search.", "SearchStream batch.")
         for path, reason in {
             "options": "left out, all defaults hold",
             "options.exact": _FLAG,
@@ -356,5 +379,13 @@ CANNOT_BE_BAD = {
     **cannot_be_bad("Documents.DeleteByFilter", "filter"),
     **cannot_be_bad("Search.Search", "options.filter"),
     **cannot_be_bad("Search.SearchBatch", "options.filter"),
+    **cannot_be_bad("Search.SearchStream", "search.options.filter"),
+    **cannot_be_bad("Search.SearchStream", "batch.options.filter"),
+    "Search.SearchStream number": "any that is not in work: see the tests of streams",
+    "Search.SearchStream search": "without search and batch, the message gives a search up",
+    "Search.SearchStream batch": "without search and batch, the message gives a search up",
+    "Search.SearchStream headers": "what is not known is ignored, as metadata is",
+    "Search.SearchStream headers.key": "what is not known is ignored, as metadata is",
+    "Search.SearchStream headers.value": "what is not known is ignored, as metadata is",
     "Cluster.GetStatus collection": "a filter: a name that nobody has matches nothing, and the call never fails",
 }

@@ -108,3 +108,14 @@ async def test_without_a_time_the_usual_one_is_assumed():
         await served.arrived(2)
         assert 0.5 * DEFAULT_DEADLINE_S < served.searches.remaining_s[0] <= DEFAULT_DEADLINE_S
         assert 0 < served.searches.remaining_s[1] <= 2.0
+
+
+async def test_who_has_asked_all_gets_all_answers():
+    """A client that closes its side of the stream still hears of what it asked."""
+    async with Served() as served:
+        await _send_many(served, 3)
+        await served.stream.done_writing()
+        await served.arrived(3)
+        served.searches.release.set()
+        assert {(await served.stream.read()).number for _ in range(3)} == {1, 2, 3}
+        assert await served.stream.read() is grpc.aio.EOF
