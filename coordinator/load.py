@@ -1,13 +1,13 @@
 """What this coordinator has experienced with each replica server: calls in flight, failures, latencies. From that, who
 is asked first, and when a second try is due. Purely local, so it needs no registry and no agreement.
 
-A replica that became slow is spared: it is asked last, but for a probe now and then. A probe is likely to need a second
-try, so it is sent only while there is one to pay it with, and the second try comes when the other replicas would have
-answered: not when the slow one usually does.
+A replica is slow when it lately takes longer than one waits before a second try: it would need one each time. It is asked
+last, but for a probe now and then, while there is a second try to pay it with. And a second try comes when the best replica
+of the shard would have answered, not when the slow one usually does.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,9 +19,6 @@ _FIRST_PENALTY_S = 0.2
 _MAX_PENALTY_S = 5.0
 # What a replica takes lately is the median of so many answers: a single late one does not make it slow.
 _LATELY = 5
-# How many times what the best replica takes lately makes another one slow. Load alone makes a difference of some times
-# that goes by itself: who is asked less becomes faster.
-_SLOW_FACTOR = 4.0
 _PROBE_AFTER_S = 1.0
 
 
@@ -49,10 +46,13 @@ class _Experience:
     last_answer_at: float = float("-inf")
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
     lately_s: float | None = None
+    late_s: float | None = None
 
     def took(self, seconds: float) -> None:
+        """Learns the median of the last few, and the 95th percentile of all that are kept."""
         self.latencies.append(seconds)
-        latest = sorted(list(self.latencies)[-_LATELY:])
+        ordered, latest = sorted(self.latencies), sorted(list(self.latencies)[-_LATELY:])
+        self.late_s = ordered[int(0.95 * (len(ordered) - 1))]
         self.lately_s = latest[len(latest) // 2]
 
 
@@ -72,7 +72,7 @@ class ReplicaLoad:
         if len(targets) < 2:
             return list(targets)
         now = self._clock()
-        slow_s = self._slow_s(targets, now)
+        slow_s = self._delay_s(one for one in map(self._of, targets) if one.avoided_until <= now)
 
         def badness(target: Target) -> tuple[bool, bool, int, int]:
             known = self._of(target)
@@ -118,12 +118,8 @@ class ReplicaLoad:
 
     def second_try_delay_s(self, target: Target, others: Sequence[Target] = ()) -> float:
         """How long to wait for `target` before one of `others` is asked as well."""
-        settings, now = self._hedging, self._clock()
-        answering = [self._of(target), *(known for known in map(self._of, others) if known.avoided_until <= now)]
-        slow = [_percentile_95(known.latencies) for known in answering if known.latencies]
-        if not slow:
-            return settings.first_delay_s
-        return min(max(settings.latency_factor * min(slow), settings.min_delay_s), settings.max_delay_s)
+        now = self._clock()
+        return self._delay_s([self._of(target), *(one for one in map(self._of, others) if one.avoided_until <= now)])
 
     def earn_second_try(self) -> None:
         """Counts a first try, each of which allows a share of a second one."""
@@ -143,11 +139,13 @@ class ReplicaLoad:
         """How long to go on waiting after a second try was not granted."""
         return self._hedging.max_delay_s
 
-    def _slow_s(self, targets: Sequence[Target], now: float) -> float:
-        """Beyond it a replica is slow. What a second try would wait anyway is not."""
-        known = [one for one in map(self._of, targets) if one.avoided_until <= now]
-        best_s = min((one.lately_s for one in known if one.lately_s is not None), default=float("inf"))
-        return max(_SLOW_FACTOR * best_s, self._hedging.min_delay_s)
+    def _delay_s(self, replicas: Iterable[_Experience]) -> float:
+        """Of a second try beside any of these: what the best of them shows."""
+        settings = self._hedging
+        best_s = min((one.late_s for one in replicas if one.late_s is not None), default=None)
+        if best_s is None:
+            return settings.first_delay_s
+        return min(max(settings.latency_factor * best_s, settings.min_delay_s), settings.max_delay_s)
 
     def _is_due(self, known: _Experience, now: float) -> bool:
         """Whether a slow replica is to be probed."""
@@ -159,7 +157,3 @@ class ReplicaLoad:
 
 def _penalty_s(failures: int) -> float:
     return min(_FIRST_PENALTY_S * float(1 << min(failures - 1, 10)), _MAX_PENALTY_S)
-
-
-def _percentile_95(latencies: Collection[float]) -> float:
-    return sorted(latencies)[int(0.95 * (len(latencies) - 1))]
