@@ -8,7 +8,6 @@ each stage. Stages are measured per micro-batch, so shares, other than times per
 import argparse
 import asyncio
 import tempfile
-import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +20,10 @@ from bench import cluster, datasets, results
 from bench.cluster import MeasuredCluster
 from bench.datasets import Dataset
 from bench.origin import Origin, columns, save
+from bench.scrape import expositions
 from bench.statistics import Spread, spread
 from bench.workloads import SMOKE_DATASET, DatasetSpec
-from kintsugi import AsyncClient, Client
+from kintsugi import AsyncClient
 from kintsugi.metrics import Metric
 from kintsugi.telemetry import metric_names as names
 
@@ -78,22 +78,13 @@ def run(plan: Plan, command: list[str], tell: Tell) -> BreakdownReport:
         tell(f"preparing {plan.source.name}")
         dataset = datasets.prepare(plan.source, folder, metric=Metric.COSINE, k=plan.k, seed=plan.seed, queries=1000)
         with cluster.started(folder / "cluster", plan.shards, 1, 1, pinned=True) as measured:
-            _fill(measured, dataset, plan.encoding)
-            measured.settle()
+            measured.fill(_COLLECTION, dataset, plan.encoding)
             replicas = measured.replicas(_COLLECTION)
             report.encoding = ", ".join(sorted({one.encoding for r in replicas for one in r.index_versions}))
             for callers in _CALLERS:
                 report.loads.append(_measure(measured, dataset, plan, callers))
                 tell(f"  {callers} callers: {report.loads[-1].queries:,} searches by shards")
     return report
-
-
-def _fill(measured: MeasuredCluster, dataset: Dataset, encoding: str) -> None:
-    measured.create(_COLLECTION, dataset, encoding)
-    measured.pin()
-    with Client(measured.address) as client:
-        numbers = np.arange(len(dataset.vectors), dtype=np.uint64)
-        client.bulk_upsert(_COLLECTION, numbers, dataset.vectors, acknowledgement="searchable", progress=False)
 
 
 def _measure(measured: MeasuredCluster, dataset: Dataset, plan: Plan, callers: int) -> Breakdown:
@@ -150,12 +141,8 @@ def stages(measured: MeasuredCluster) -> tuple[Seconds, float]:
     """The seconds by stage since the shard servers started, and the queries searched."""
     seconds: Seconds = defaultdict(float)
     queries = 0.0
-    for name in measured.local.names():
-        if not name.startswith("shard-"):
-            continue
-        address = measured.local.metrics_address_of(name)
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as response:
-            of_server, of_queries = parse_stages(response.read().decode())
+    for exposition in expositions(measured, "shard"):
+        of_server, of_queries = parse_stages(exposition)
         for stage, spent in of_server.items():
             seconds[stage] += spent
         queries += of_queries

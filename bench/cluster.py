@@ -5,9 +5,11 @@ kernel puts them.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 from bench.datasets import Dataset
 from bench.processes import CpuMeter, Memory, core_of, memory, pin
@@ -50,9 +52,27 @@ class MeasuredCluster:
                 encoding=encoding,
             )
 
+    def fill(self, name: str, dataset: Dataset, encoding: str = "auto") -> None:
+        """Creates the collection, and returns when searches find all vectors and nothing is built any more."""
+        self.create(name, dataset, encoding)
+        self.pin()
+        with Client(self.address) as client:
+            numbers = np.arange(len(dataset.vectors), dtype=np.uint64)
+            client.bulk_upsert(name, numbers, dataset.vectors, acknowledgement="searchable", progress=False)
+        self.settle()
+
     def delete(self, name: str) -> None:
         with Client(self.address) as client:
             client.delete_collection(name)
+
+    def restart(self, names: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Stops processes and starts them with more in their environment; returns when everything serves."""
+        for name in names:
+            self.local.stop_process(name)
+        for name in names:
+            self.local.start_process(name, environment)
+        self.local.wait_ready(_READY_S)
+        self.pin()
 
     def pin(self) -> None:
         """Again after a restart; threads made later inherit."""

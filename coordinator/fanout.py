@@ -1,6 +1,6 @@
 """Asks one replica of each shard, and another one when that fails or is slow.
 
-1. The least loaded in-sync replica is asked first. A failure that another replica may not share (connection refused
+1. The least loaded in-sync replica is asked first, a slow one last. A failure that another replica may not share (connection refused
    or lost, not hosted, not serving, overloaded, defect) moves on to the next one at once.
 2. A replica slower than usual gets a competitor; the first answer wins and the other call is cancelled. Such second
    tries are a bounded share of all calls.
@@ -144,7 +144,8 @@ class _Race(Generic[Answer]):
 
     def _start_next(self) -> None:
         target = self._untried.pop(0)
-        self._patience_s = self._load.second_try_delay_s(target)
+        if self._untried:
+            self._patience_s = self._load.second_try_delay_s(target, self._untried)
         self._running[asyncio.create_task(self._try(target))] = _Try(target, self._deadline.clock())
 
     async def _try(self, target: Target) -> Answer:

@@ -1,9 +1,13 @@
 """What this coordinator has experienced with each replica server: calls in flight, failures, latencies. From that, who
 is asked first, and when a second try is due. Purely local, so it needs no registry and no agreement.
+
+A replica is slow when it lately takes longer than one waits before a second try: it would need one each time. It is asked
+last, but for a probe now and then, while there is a second try to pay it with. And a second try comes when the best replica
+of the shard would have answered, not when the slow one usually does.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -13,12 +17,16 @@ from coordinator.plan import Target
 _LATENCIES_KEPT = 64
 _FIRST_PENALTY_S = 0.2
 _MAX_PENALTY_S = 5.0
+# What a replica takes lately is the median of so many answers: a single late one does not make it slow.
+_LATELY = 5
+_PROBE_AFTER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class HedgeSettings:
     """`share`: second tries per first try, at most; raise it to cut the tail further, lower it to spare the shards.
-    The delay before one is `latency_factor` times the 95th percentile of the replica's recent answers."""
+    The delay before one is `latency_factor` times the 95th percentile of the recent answers of the replica, or of another
+    one of the shard where that is shorter."""
 
     share: float = 0.05
     burst: float = 10.0
@@ -34,8 +42,18 @@ class _Experience:
     failures: int = 0
     avoided_until: float = float("-inf")
     last_asked: int = 0
+    asked_at: float = float("-inf")
     last_answer_at: float = float("-inf")
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
+    lately_s: float | None = None
+    late_s: float | None = None
+
+    def took(self, seconds: float) -> None:
+        """Learns the median of the last few, and the 95th percentile of all that are kept."""
+        self.latencies.append(seconds)
+        ordered, latest = sorted(self.latencies), sorted(list(self.latencies)[-_LATELY:])
+        self.late_s = ordered[int(0.95 * (len(ordered) - 1))]
+        self.lately_s = latest[len(latest) // 2]
 
 
 class ReplicaLoad:
@@ -49,12 +67,17 @@ class ReplicaLoad:
         self._second_tries = self._hedging.burst
 
     def order(self, targets: Sequence[Target]) -> list[Target]:
-        """The best first: without recent failures, then with the fewest calls in flight, then the longest unasked."""
+        """The best first: without recent failures, not slow, then with the fewest calls in flight, then the longest
+        unasked."""
+        if len(targets) < 2:
+            return list(targets)
         now = self._clock()
+        slow_s = self._delay_s(one for one in map(self._of, targets) if one.avoided_until <= now)
 
-        def badness(target: Target) -> tuple[bool, int, int]:
+        def badness(target: Target) -> tuple[bool, bool, int, int]:
             known = self._of(target)
-            return (known.avoided_until > now, known.in_flight, known.last_asked)
+            is_slow = known.lately_s is not None and known.lately_s > slow_s and not self._is_due(known, now)
+            return (known.avoided_until > now, is_slow, known.in_flight, known.last_asked)
 
         return sorted(targets, key=badness)
 
@@ -63,9 +86,10 @@ class ReplicaLoad:
         known = self._of(target)
         self._asked += 1
         known.last_asked = self._asked
+        known.asked_at = self._clock()
         known.in_flight += 1
         if known.failures:  # one probe at a time, until one succeeds
-            known.avoided_until = self._clock() + _penalty_s(known.failures)
+            known.avoided_until = known.asked_at + _penalty_s(known.failures)
         try:
             yield
         finally:
@@ -78,7 +102,7 @@ class ReplicaLoad:
         known.avoided_until = float("-inf")
         known.last_answer_at = self._clock()
         if took_s is not None:
-            known.latencies.append(took_s)
+            known.took(took_s)
 
     def failed(self, target: Target) -> None:
         """Avoids the replica for a while, longer after each failure in a row. It is still asked when all others fail."""
@@ -92,13 +116,10 @@ class ReplicaLoad:
         if self._of(target).last_answer_at < asked_at:
             self.failed(target)
 
-    def second_try_delay_s(self, target: Target) -> float:
-        settings = self._hedging
-        latencies = sorted(self._of(target).latencies)
-        if not latencies:
-            return settings.first_delay_s
-        slow = latencies[int(0.95 * (len(latencies) - 1))]
-        return min(max(settings.latency_factor * slow, settings.min_delay_s), settings.max_delay_s)
+    def second_try_delay_s(self, target: Target, others: Sequence[Target] = ()) -> float:
+        """How long to wait for `target` before one of `others` is asked as well."""
+        now = self._clock()
+        return self._delay_s([self._of(target), *(one for one in map(self._of, others) if one.avoided_until <= now)])
 
     def earn_second_try(self) -> None:
         """Counts a first try, each of which allows a share of a second one."""
@@ -117,6 +138,18 @@ class ReplicaLoad:
     def patience_s(self) -> float:
         """How long to go on waiting after a second try was not granted."""
         return self._hedging.max_delay_s
+
+    def _delay_s(self, replicas: Iterable[_Experience]) -> float:
+        """Of a second try beside any of these: what the best of them shows."""
+        settings = self._hedging
+        best_s = min((one.late_s for one in replicas if one.late_s is not None), default=None)
+        if best_s is None:
+            return settings.first_delay_s
+        return min(max(settings.latency_factor * best_s, settings.min_delay_s), settings.max_delay_s)
+
+    def _is_due(self, known: _Experience, now: float) -> bool:
+        """Whether a slow replica is to be probed."""
+        return now - known.asked_at >= _PROBE_AFTER_S and not known.in_flight and self._second_tries >= 1
 
     def _of(self, target: Target) -> _Experience:
         return self._known.setdefault(target.address, _Experience())

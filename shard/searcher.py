@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from kintsugi import failpoints
 from kintsugi.errors import DeadlineExceeded, KintsugiError, ResourceExhausted, Unavailable
 from kintsugi.telemetry import LogEvent, logger
 from shard import search_times
@@ -166,6 +167,7 @@ class Searcher:
         started = time.perf_counter()
         for job in jobs:
             search_times.QUEUE_SECONDS.observe(started - job.called)
+        failpoints.hit("searcher.batch")
         calls = [job.call for job in jobs]
         answers = self._batches.search(serving, calls, started, lambda: all(map(self._is_late, jobs)))
         start = 0

@@ -67,3 +67,45 @@ def test_help_names_every_workload_and_dataset():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in [*(one.name for one in (*SEARCHES, *DATASETS)), RECOVERY]:
         assert name in done.stdout
+
+
+def written_by(command, folder):
+    """What a smoke run of a table leaves, after a look at its markdown."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", command, "--smoke", "--output", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob(f"*-{command}.json")
+    assert path.with_suffix(".md").read_text().strip() in done.stdout
+    result = json.loads(path.read_text())
+    assert result["origin"]["command"][:4] == ["python", "-m", "bench", command]
+    return result
+
+
+@pytest.mark.cluster
+def test_a_smoke_overload_offers_parts_of_the_capacity_with_and_without_injection(tmp_path):
+    """Every call has an outcome, and answers are right under any load."""
+    injected, plain = written_by("overload", tmp_path)["phases"]
+    assert (injected["injected_ms"], plain["injected_ms"]) == (5, 0)
+    for phase in (injected, plain):
+        (windows,) = phase["rounds"]
+        assert [window["factor"] for window in windows] == [None, 0.5, 1.0, 2.0]
+        for window in windows:
+            assert window["recall"] > 0.9
+            assert window["shard_busy"] > 0
+            assert window["cpu_ms"].keys() == {"client", "valkey", "shard-0", "shard-1", "coordinator-0"}
+
+
+@pytest.mark.cluster
+def test_a_smoke_tail_searches_on_while_a_replica_is_slow(tmp_path):
+    """Every call has an outcome, and what second tries cost is told."""
+    result = written_by("tail", tmp_path)
+    for window in (*result["well"], *result["slow"]):
+        assert window["calls"] == 50
+        assert window["recall"] > 0.9
+        assert window["second_tries"] >= 0
+    assert len(result["well"]) == len(result["slow"]) == 1

@@ -60,6 +60,83 @@ def test_the_delay_of_a_second_try_follows_the_replicas_answers():
     assert load.second_try_delay_s(A) == 1
 
 
+def test_a_second_try_does_not_wait_for_a_replica_that_is_always_slow():
+    """Its own answers would set a delay as long as they take; a replica that is avoided says nothing."""
+    load = ReplicaLoad(ManualClock(), HedgeSettings(latency_factor=2, max_delay_s=1))
+    for _ in range(64):
+        load.succeeded(A, 0.2)
+        load.succeeded(B, 0.03)
+    assert load.second_try_delay_s(A, [B]) == load.second_try_delay_s(B, [A]) == 0.06
+    load.failed(B)
+    assert load.second_try_delay_s(A, [B]) == 0.4
+
+
+def test_a_slow_replica_is_asked_last_however_many_calls_others_have():
+    """A call in flight more is nothing against an answer that takes 200 ms."""
+    load = ReplicaLoad(ManualClock())
+    for _ in range(5):
+        load.succeeded(A, 0.2)
+        load.succeeded(B, 0.003)
+    with load.asking(A):
+        pass
+    with load.asking(B), load.asking(B), load.asking(B):
+        assert load.order([A, B]) == [B, A]
+
+
+def test_a_single_late_answer_does_not_make_a_replica_slow():
+    """Calls in flight go on to decide: a pause of a garbage collector is over when it is seen."""
+    load = ReplicaLoad(ManualClock())
+    for took_s in (0.003, 0.003, 0.003, 0.2, 0.2):
+        load.succeeded(A, took_s)
+        load.succeeded(B, 0.003)
+    with load.asking(B):
+        assert load.order([A, B]) == [A, B]
+
+
+def test_a_replica_is_not_slow_for_less_than_a_second_try_waits():
+    """Ten times half a millisecond harms nobody, and load should spread."""
+    load = ReplicaLoad(ManualClock(), HedgeSettings(min_delay_s=0.01))
+    for _ in range(5):
+        load.succeeded(A, 0.005)
+        load.succeeded(B, 0.0005)
+    with load.asking(B):
+        assert load.order([A, B]) == [A, B]
+
+
+def test_a_slow_replica_is_probed_now_and_then_and_trusted_when_it_is_well():
+    """One call at a time, paid by a second try; the median of its answers decides."""
+    clock = ManualClock()
+    load = ReplicaLoad(clock)
+    for _ in range(5):
+        load.succeeded(A, 0.2)
+        load.succeeded(B, 0.003)
+    for _ in range(3):
+        with load.asking(B):
+            clock.now += 2
+            assert load.order([A, B]) == [A, B]
+            with load.asking(A):
+                assert load.order([A, B]) == [B, A]
+            assert load.order([A, B]) == [B, A]
+        load.succeeded(A, 0.003)
+    with load.asking(B):
+        assert load.order([A, B]) == [A, B]
+
+
+def test_a_slow_replica_is_not_probed_without_a_second_try():
+    """The probe would wait for the slow answer."""
+    clock = ManualClock()
+    load = ReplicaLoad(clock, HedgeSettings(burst=1))
+    for _ in range(5):
+        load.succeeded(A, 0.2)
+        load.succeeded(B, 0.003)
+    assert load.may_compete(B, clock.now)
+    clock.now += 2
+    assert load.order([A, B]) == [B, A]
+    for _ in range(20):
+        load.earn_second_try()
+    assert load.order([A, B]) == [A, B]
+
+
 def test_second_tries_are_a_share_of_first_ones():
     """Ten first tries at a share of a fifth allow two second ones."""
     clock = ManualClock()
