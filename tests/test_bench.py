@@ -3,6 +3,7 @@
 Never a time: on a busy machine any would be wrong.
 """
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -67,3 +68,46 @@ def test_help_names_every_workload_and_dataset():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in [*(one.name for one in (*SEARCHES, *DATASETS)), RECOVERY]:
         assert name in done.stdout
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(
+            "peer",
+            marks=pytest.mark.skipif(importlib.util.find_spec("chromadb") is None, reason="Chroma is not installed"),
+        ),
+    ],
+)
+def test_a_smoke_run_of_a_table_leaves_markdown_and_json(tmp_path, command):
+    """From flags to files: everything is measured, and every figure has its recall."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", command, "--smoke", "--output", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (written,) = tmp_path.glob(f"*-{command}.json")
+    assert written.with_suffix(".md").read_text().strip() in done.stdout
+    result = json.loads(written.read_text())
+    assert result["origin"]["command"] == ["python", "-m", "bench", command, "--smoke", "--output", str(tmp_path)]
+    {"peer": check_peer}[command](result)
+
+
+def check_peer(result):
+    assert [(one["name"], one["shape"]) for one in result["searches"]] == [
+        ("sdk-16", "2 x 1"),
+        ("sdk-64", "2 x 1"),
+        ("batch-64x4", "1 x 2"),
+    ]
+    for one in result["searches"]:
+        for side in (one["ours"], one["chroma"]):
+            assert side["recall"] > 0.9
+            assert side["rounds"][0]["errors"] == {}
+            assert side["rounds"][0]["queries"] > 0
+    assert result["ingest"]["vectors"] == 6000
+    assert result["memory"]["ours"].keys() == {"valkey", "shard-0", "shard-1", "coordinator-0"}
+    assert len(result["targets"]) == 10
