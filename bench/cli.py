@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench import backfill, breakdown, encodings, filters, mixed, peer, promise, upgrade
+from bench import backfill, breakdown, encodings, filters, growth, mixed, peer, promise, upgrade
 from bench.chart import svg
 from bench.child import ChildFailed
 from bench.report import table
@@ -40,6 +40,7 @@ TABLES = {
     "backfill": backfill.main,
     "mixed": mixed.main,
     "peer": peer.main,
+    "growth": growth.main,
 }
 
 _DESCRIPTION = """\

@@ -74,6 +74,7 @@ def test_help_names_every_workload_and_dataset():
 @pytest.mark.parametrize(
     "command",
     [
+        "growth",
         pytest.param(
             "peer",
             marks=pytest.mark.skipif(importlib.util.find_spec("chromadb") is None, reason="Chroma is not installed"),
@@ -94,7 +95,20 @@ def test_a_smoke_run_of_a_table_leaves_markdown_and_json(tmp_path, command):
     assert written.with_suffix(".md").read_text().strip() in done.stdout
     result = json.loads(written.read_text())
     assert result["origin"]["command"] == ["python", "-m", "bench", command, "--smoke", "--output", str(tmp_path)]
-    {"peer": check_peer}[command](result)
+    {"growth": check_growth, "peer": check_peer}[command](result)
+    assert written.with_suffix(".svg").exists() == (command == "growth")
+
+
+def check_growth(result):
+    assert [one["vectors_per_shard"] for one in result["sizes"]] == [1500, 3000]
+    assert [one["shards"] for one in result["fan_out"]] == [1, 2, 3]
+    for one in [*result["sizes"], *result["fan_out"]]:
+        (window,) = one["windows"]
+        assert window["recall"] > 0.9
+        assert window["errors"] == 0
+        assert window["search_ms"] > 0
+    assert result["model"]["error"].keys() == {"median", "low", "high"}
+    assert [one["shards"] for one in result["model"]["apart"]] == [1, 2, 3, 8, 16, 64]
 
 
 def check_peer(result):
