@@ -26,6 +26,29 @@ Indices = npt.NDArray[np.int64]
 Call = Callable[[Indices], Awaitable["Indices | list[int]"]]
 
 
+async def closed_loop(call: Call, callers: int, recorder: Recorder, warmup_s: float, seconds: float) -> None:
+    """So many callers at once in this event loop, until the window has closed and all calls have ended."""
+
+    async def loop() -> None:
+        while recorder.running:
+            asked = recorder.deal()
+            started = time.perf_counter_ns()
+            try:
+                ids = await call(asked)
+            except Exception as error:  # noqa: BLE001 - counted and reported
+                recorder.failed(error)
+            else:
+                recorder.answered(asked, started, ids)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(callers):
+            tasks.create_task(loop())
+        await asyncio.sleep(warmup_s)
+        recorder.open()
+        await asyncio.sleep(seconds)
+        recorder.close()
+
+
 class LoadClient:
     """Lives in the client process. `client_loop` is asyncio or uvloop."""
 
@@ -51,7 +74,7 @@ class LoadClient:
     def run(self, workload: SearchWorkload, pids: dict[str, int], warmup_s: float, seconds: float) -> Load:
         recorder = Recorder(len(self._queries), workload.batch, self._k, pids)
         if workload.caller is Caller.SDK_SYNC:
-            self._run_sync(recorder, warmup_s, seconds)
+            self._run_sync(workload, recorder, warmup_s, seconds)
         else:
             with asyncio.Runner(loop_factory=self._loop_factory) as runner:
                 runner.run(self._run_async(workload, recorder, warmup_s, seconds))
@@ -59,7 +82,7 @@ class LoadClient:
 
     # --- One thread
 
-    def _run_sync(self, recorder: Recorder, warmup_s: float, seconds: float) -> None:
+    def _run_sync(self, workload: SearchWorkload, recorder: Recorder, warmup_s: float, seconds: float) -> None:
         window = threading.Timer(warmup_s, recorder.open), threading.Timer(warmup_s + seconds, recorder.close)
         with Client(self._address) as client:
             for timer in window:
@@ -68,7 +91,9 @@ class LoadClient:
                 asked = recorder.deal()
                 started = time.perf_counter_ns()
                 try:
-                    result = client.search(self._collection, self._queries[asked[0]], self._k)
+                    result = client.search(
+                        self._collection, self._queries[asked[0]], self._k, oversampling=workload.oversampling
+                    )
                 except Exception as error:  # noqa: BLE001 - counted and reported
                     recorder.failed(error)
                 else:
@@ -79,51 +104,39 @@ class LoadClient:
     # --- One event loop
 
     async def _run_async(self, workload: SearchWorkload, recorder: Recorder, warmup_s: float, seconds: float) -> None:
-        async def loop(call: Call) -> None:
-            while recorder.running:
-                asked = recorder.deal()
-                started = time.perf_counter_ns()
-                try:
-                    ids = await call(asked)
-                except Exception as error:  # noqa: BLE001 - counted and reported
-                    recorder.failed(error)
-                else:
-                    recorder.answered(asked, started, ids)
-
-        async with self._calling(workload.caller) as call, asyncio.TaskGroup() as callers:
-            for _ in range(workload.callers):
-                callers.create_task(loop(call))
-            await asyncio.sleep(warmup_s)
-            recorder.open()
-            await asyncio.sleep(seconds)
-            recorder.close()
+        async with self._calling(workload) as call:
+            await closed_loop(call, workload.callers, recorder, warmup_s, seconds)
 
     @asynccontextmanager
-    async def _calling(self, caller: Caller) -> AsyncIterator[Call]:
+    async def _calling(self, workload: SearchWorkload) -> AsyncIterator[Call]:
+        caller, oversampling = workload.caller, workload.oversampling
         if caller is Caller.GRPC:
             options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
             async with grpc.aio.insecure_channel(self._address, options=options) as channel:
-                yield self._by_stub(search_pb2_grpc.SearchStub(channel))
+                yield self._by_stub(search_pb2_grpc.SearchStub(channel), oversampling)
         else:
             async with AsyncClient(self._address) as client:
-                yield self._by_batch(client) if caller is Caller.SDK_BATCH else self._by_search(client)
+                by = self._by_batch if caller is Caller.SDK_BATCH else self._by_search
+                yield by(client, oversampling)
 
-    def _by_search(self, client: AsyncClient) -> Call:
+    def _by_search(self, client: AsyncClient, oversampling: float | None) -> Call:
         async def call(asked: Indices) -> list[int]:
-            result = await client.search(self._collection, self._queries[asked[0]], self._k)
+            result = await client.search(self._collection, self._queries[asked[0]], self._k, oversampling=oversampling)
             return [int(hit.id) for hit in result.hits]
 
         return call
 
-    def _by_batch(self, client: AsyncClient) -> Call:
+    def _by_batch(self, client: AsyncClient, oversampling: float | None) -> Call:
         async def call(asked: Indices) -> Indices:
-            result = await client.search_batch(self._collection, self._queries[asked], self._k)
+            result = await client.search_batch(
+                self._collection, self._queries[asked], self._k, oversampling=oversampling
+            )
             return np.asarray(result.ids.astype(np.int64))
 
         return call
 
-    def _by_stub(self, stub: "search_pb2_grpc.SearchAsyncStub") -> Call:
-        options = search_pb2.SearchOptions(k=self._k)
+    def _by_stub(self, stub: "search_pb2_grpc.SearchAsyncStub", oversampling: float | None) -> Call:
+        options = search_pb2.SearchOptions(k=self._k, oversampling=oversampling or 0.0)
 
         async def call(asked: Indices) -> list[int]:
             vector = search_pb2.QueryVector(data=self._queries[asked[0]].tobytes())

@@ -7,7 +7,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from bench import backfill, breakdown, encodings, filters, mixed, overload, promise, tail, upgrade
+from bench import (
+    backfill,
+    breakdown,
+    encodings,
+    filters,
+    growth,
+    mixed,
+    overload,
+    peer,
+    promise,
+    tail,
+    upgrade,
+)
 from bench.chart import svg
 from bench.child import ChildFailed
 from bench.report import table
@@ -41,6 +53,8 @@ TABLES = {
     "mixed": mixed.main,
     "overload": overload.main,
     "tail": tail.main,
+    "peer": peer.main,
+    "growth": growth.main,
 }
 
 _DESCRIPTION = """\

@@ -12,15 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from bench.datasets import Dataset
-from bench.processes import CpuMeter, Memory, core_of, memory, pin
+from bench.processes import Memory, core_of, memory, pin, wait_idle
 from kintsugi import Client, Model
 from kintsugi.local.cluster import LocalCluster
 from kintsugi.sdk.status import ReplicaStatus
 
 _READY_S = 120.0
-_SETTLED_S = 900.0
-# A second in which no shard server used more than this: no build, replay or checkpoint runs.
-_IDLE_CPU_S = 0.05
 _MODEL = "bench"
 
 
@@ -85,14 +82,7 @@ class MeasuredCluster:
 
     def settle(self) -> float:
         """Waits until the shard servers have nothing left to do, and returns for how long."""
-        started = time.monotonic()
-        shard_pids = {name: pid for name, pid in self.pids.items() if name.startswith("shard-")}
-        while time.monotonic() < started + _SETTLED_S:
-            meter = CpuMeter(shard_pids)
-            time.sleep(1.0)
-            if max(meter.seconds().values()) <= _IDLE_CPU_S:
-                return time.monotonic() - started
-        raise TimeoutError(f"the shard servers are still busy after {_SETTLED_S:g} s")
+        return wait_idle({name: pid for name, pid in self.pids.items() if name.startswith("shard-")})
 
     def memory(self) -> dict[str, Memory]:
         return {name: memory(pid) for name, pid in self.pids.items()}

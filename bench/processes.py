@@ -4,12 +4,16 @@ CPU time has the resolution of a clock tick, 10 ms: measure over seconds.
 """
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
+_SETTLED_S = 900.0
+# A second in which no process used more than this: no build, replay or checkpoint runs.
+_IDLE_CPU_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +91,14 @@ class CpuMeter:
     def seconds_elsewhere(self) -> float:
         """What disturbed the measurement."""
         return max(0.0, busy_seconds() - self._busy_before - sum(self.seconds().values()))
+
+
+def wait_idle(pids: Mapping[str, int]) -> float:
+    """Waits until these processes have nothing left to do, and returns for how long."""
+    started = time.monotonic()
+    while time.monotonic() < started + _SETTLED_S:
+        meter = CpuMeter(pids)
+        time.sleep(1.0)
+        if max(meter.seconds().values()) <= _IDLE_CPU_S:
+            return time.monotonic() - started
+    raise TimeoutError(f"{', '.join(pids)} are still busy after {_SETTLED_S:g} s")

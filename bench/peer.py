@@ -1,0 +1,205 @@
+"""THE STORY OF `python -m bench peer`: Kintsugi beside Chroma's server, in interleaved rounds of one run.
+
+1. Both take in the generated set, in turns: we with two shards of one replica, Chroma as it comes. A round ends when
+   searches find everything.
+2. Chroma's search is made as narrow as it can be while its recall is as good as ours, or good at all: that is its
+   fastest. In each round each workload runs against us and right after it against Chroma, from one client process each.
+3. The memory of all processes is read.
+4. Batches are compared with one shard of two replicas, in the same way. Chroma's collection stays the same all along.
+"""
+
+import argparse
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import chroma, cluster, datasets, results
+from bench.callers import LoadClient
+from bench.child import Child
+from bench.chroma import ChromaClient, ChromaServer
+from bench.cluster import MeasuredCluster
+from bench.datasets import Dataset
+from bench.origin import Origin, save
+from bench.peer_results import PeerIngest, PeerMemory, PeerReport, PeerSearch, Plan, breadth_for, markdown, targets
+from bench.processes import memory, wait_idle
+from bench.results import Figures, figures
+from bench.statistics import ratio, recall, spread
+from bench.workloads import DEFAULT_DATASET, SMOKE_DATASET, SearchWorkload, searches_named
+from kintsugi.metrics import Metric
+
+Tell = Callable[[str], None]
+
+# Chroma's ef_search, from the fewest candidates that can hold k hits.
+BREADTHS = (10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 130, 160, 200, 250, 320, 400, 500, 640, 800)
+
+_COLLECTION = "bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A cluster of ours, and what is compared with it."""
+
+    shards: int
+    replicas: int
+    searches: tuple[SearchWorkload, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.shards} x {self.replicas}"
+
+
+SINGLES = Shape(2, 1, tuple(searches_named(["sdk-16", "sdk-64"])))
+BATCHES = Shape(1, 2, tuple(searches_named(["batch-64x4"])))
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Chroma, as it is asked and watched."""
+
+    server: ChromaServer
+    client: Child[ChromaClient]
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    cluster: MeasuredCluster
+    client: Child[LoadClient]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    plan: Plan
+    dataset: Dataset
+    peer: Peer
+    tell: Tell
+
+
+def run(plan: Plan, command: list[str], tell: Tell) -> PeerReport:
+    report = PeerReport(Origin.of(command), plan)
+    with tempfile.TemporaryDirectory(prefix="kintsugi-bench-") as name, ExitStack() as stack:
+        folder = Path(name)
+        tell(f"preparing {plan.source.name}")
+        dataset = datasets.prepare(plan.source, folder, metric=Metric.COSINE, k=plan.k, seed=plan.seed, queries=1000)
+        server = stack.enter_context(ChromaServer(folder / "chroma"))
+        client = stack.enter_context(Child(ChromaClient, server.port, str(dataset.queries_path), plan.k))
+        this = _Run(plan, dataset, Peer(server, client), tell)
+        with ExitStack() as shape:
+            ours = _started(this, SINGLES, folder / "singles", shape)
+            report.ingest = _ingest(this, ours)
+            ingested = memory(server.pid)
+            report.searches += _search(this, ours, SINGLES)
+            report.memory = PeerMemory(ours.cluster.memory(), memory(server.pid), ingested)
+        with ExitStack() as shape:
+            ours = _started(this, BATCHES, folder / "batches", shape)
+            _fill(this, ours)
+            report.searches += _search(this, ours, BATCHES)
+    report.targets = targets(report)
+    return report
+
+
+def _started(run: _Run, shape: Shape, folder: Path, stack: ExitStack) -> Ours:
+    measured = stack.enter_context(cluster.started(folder, shape.shards, shape.replicas, 1, pinned=True))
+    arguments = (measured.address, _COLLECTION, str(run.dataset.queries_path), run.plan.k, "asyncio")
+    return Ours(measured, stack.enter_context(Child(LoadClient, *arguments)))
+
+
+def _fill(run: _Run, ours: Ours) -> float:
+    """Seconds until all vectors are found; then nothing is left to do."""
+    ours.cluster.create(_COLLECTION, run.dataset)
+    ours.cluster.pin()
+    seconds: float = ours.client.call(LoadClient.ingest, str(run.dataset.vectors_path), _COLLECTION)
+    ours.cluster.settle()
+    return seconds
+
+
+def _ingest(run: _Run, ours: Ours) -> PeerIngest:
+    count = len(run.dataset.vectors)
+    mine: list[float] = []
+    theirs: list[float] = []
+    for number in range(run.plan.ingest_rounds):
+        run.tell(f"ingest, round {number + 1} of {run.plan.ingest_rounds}")
+        if number:
+            ours.cluster.delete(_COLLECTION)
+        mine.append(count / _fill(run, ours))
+        theirs.append(count / run.peer.client.call(ChromaClient.ingest, str(run.dataset.vectors_path)))
+        wait_idle({"chroma": run.peer.server.pid})
+        run.tell(f"  ours {mine[-1]:,.0f}/s, Chroma {theirs[-1]:,.0f}/s")
+    return PeerIngest(count, spread(mine), spread(theirs), ratio(mine, theirs))
+
+
+def _search(run: _Run, ours: Ours, shape: Shape) -> list[PeerSearch]:
+    mine: dict[str, list[Figures]] = defaultdict(list)
+    theirs: dict[str, list[Figures]] = defaultdict(list)
+    breadth = _matched(run, _ours(run, ours, shape.searches[0]).recall)
+    for number in range(run.plan.rounds):
+        run.tell(f"searches of {shape.name}, round {number + 1} of {run.plan.rounds}")
+        for workload in shape.searches:
+            one, other = _ours(run, ours, workload), _theirs(run, workload)
+            mine[workload.name].append(one)
+            theirs[workload.name].append(other)
+            run.tell(
+                f"  {workload.name:<12} {one.queries_per_s:8,.0f}/s  p99 {one.latency_ms['p99']:7.2f} ms   "
+                f"Chroma {other.queries_per_s:8,.0f}/s  p99 {other.latency_ms['p99']:7.2f} ms"
+            )
+    return [
+        PeerSearch.of(workload, shape.name, breadth, mine[workload.name], theirs[workload.name])
+        for workload in shape.searches
+    ]
+
+
+def _matched(run: _Run, wanted: float) -> int:
+    """Leaves Chroma as narrow as it can be for this recall."""
+    recalls: dict[int, float] = {}
+    for breadth in BREADTHS:
+        run.peer.client.call(ChromaClient.broaden, breadth)
+        run.peer.server.restart()
+        recalls[breadth] = recall(run.peer.client.call(ChromaClient.found), run.dataset.truth)
+        if breadth_for(recalls, wanted) is not None:
+            run.tell(f"recall {wanted:.4f}, Chroma {recalls[breadth]:.4f} with ef_search {breadth}")
+            return breadth
+    raise ValueError(f"ef_search is {BREADTHS[-1]}, must be higher for a recall of {wanted:.4f}: it is {recalls}")
+
+
+def _ours(run: _Run, ours: Ours, workload: SearchWorkload) -> Figures:
+    pids = {"client": ours.client.pid, **ours.cluster.pids}
+    load = ours.client.call(LoadClient.run, workload, pids, run.plan.warmup_s, run.plan.seconds)
+    return figures(load, run.dataset.truth)
+
+
+def _theirs(run: _Run, workload: SearchWorkload) -> Figures:
+    pids = {"client": run.peer.client.pid, "chroma": run.peer.server.pid}
+    load = run.peer.client.call(ChromaClient.run, workload, pids, run.plan.warmup_s, run.plan.seconds)
+    return figures(load, run.dataset.truth)
+
+
+def main(argv: Sequence[str], tell: Tell) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench peer",
+        description=f"{(__doc__ or '').partition(chr(10))[0]} Needs Chroma: pip install --editable '.[bench-peer]'",
+    )
+    add = parser.add_argument
+    add("--rounds", type=int, default=5, help="of searches; default: 5")
+    add("--ingest-rounds", type=int, default=3, help="times both sides take in the whole set; default: 3")
+    add("--seconds", type=float, default=4.0, help="of each window; default: 4")
+    add("--seed", type=int, default=1, help="default: 1")
+    add("--smoke", action="store_true", help="a tiny set: tells whether the bench works, no more")
+    add("--output", type=Path, default=results.RESULTS, metavar="DIR", help="default: bench/results/local")
+    given = parser.parse_args(list(argv))
+    chroma.check()
+    plan = Plan(
+        source=SMOKE_DATASET if given.smoke else DEFAULT_DATASET,
+        k=10,
+        rounds=1 if given.smoke else given.rounds,
+        ingest_rounds=1 if given.smoke else given.ingest_rounds,
+        seconds=0.5 if given.smoke else given.seconds,
+        warmup_s=0.2 if given.smoke else 1.0,
+        seed=given.seed,
+    )
+    report = run(plan, ["peer", *argv], tell)
+    text = markdown(report)
+    print(text)
+    print(f"\nwritten to {save(given.output, 'peer', report.origin, report, text)}")
+    return 0
