@@ -33,6 +33,7 @@ from kintsugi.projections.uncertainty import Uncertainty
 ANCHORS = 1000
 # Calibrations are compared where the documents of both spaces are equally many.
 MIDWAY = 0.5
+
 # Where orders of backfill are compared.
 ON_THE_WAY = (0.25, 0.5, 0.75)
 
