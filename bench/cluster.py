@@ -4,7 +4,6 @@ Shard server n is pinned to the n-th core, like the raw engine n; coordinators, 
 kernel puts them.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from coordinator.acks import Acknowledgements, Changes
+from coordinator.artifact_uploads import ArtifactUploads
 from coordinator.bulk import Bulk
 from coordinator.collections import Collections
 from coordinator.delete_by_filter import DeleteByFilter
@@ -147,6 +148,7 @@ def assemble(settings: CoordinatorSettings, member: str) -> Parts:
     driver = UpgradeDriver(watcher, reports, log, artifacts, _now_us)
     upgrades = UpgradesService(
         Upgrades(watcher, views, reports, artifacts, _now_us),
+        ArtifactUploads(artifacts),
         NextDocuments(views, ShardCalls(lambda address: ShardStub(channels.get(address)))),
         PutVectors(writes),
         settings.write_deadline_s,

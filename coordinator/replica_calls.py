@@ -52,9 +52,9 @@ class ReplicaCalls:
 
     async def artifact(self, member: str, digest: str) -> bytes:
         stub = self._stub(member)
+        request = shard_pb2.GetArtifactRequest(digest=digest)
         with grpc_errors():
-            response = await stub.GetArtifact(shard_pb2.GetArtifactRequest(digest=digest), timeout=ASK_TIMEOUT_S)
-        return response.data
+            return b"".join([chunk.data async for chunk in stub.GetArtifact(request, timeout=ASK_TIMEOUT_S)])
 
     def _stub(self, member: str) -> "shard_pb2_grpc.ShardAsyncStub":
         view = self._view()

@@ -4,7 +4,8 @@
 2. A rollback ends only when no write of the new model can slip in any more: what replicas tell of vectors stays true.
 3. An upgrade is finished only when no write of the old model can slip in any more: the logs refuse writers that know a registry
    from before FINISHING, and the replicas are asked behind the last write that such a writer made.
-4. Artifacts that the registry names no more are dropped from Redis by the coordinators that saw them named.
+4. Artifacts that the registry names are kept in Redis for good by the coordinators that see them named, and dropped by the same
+   when it names them no more.
 """
 
 import asyncio
@@ -51,8 +52,8 @@ class UpgradeDriver:
         self._fences = fences
         self._artifacts = artifacts
         self._now_us = now_us
-        # Artifacts by upgrade as the registry named them at the last sweep.
-        self._named: set[str] = set()
+        # Those that this coordinator has kept, because the registry named them at an earlier sweep.
+        self._kept: set[str] = set()
 
     async def run(self) -> None:
         """Sweeps twice a second until cancelled; what fails is tried again at the next sweep."""
@@ -67,10 +68,17 @@ class UpgradeDriver:
         for uid, upgrade in sorted(view.upgrades.items()):
             with suppress(KintsugiError):
                 await self._drive(view, view.collections[uid], upgrade)
-        named = {artifact for upgrade in view.upgrades.values() for artifact in upgrade.artifacts}
-        forgotten, self._named = self._named - named, named
-        for artifact in sorted(forgotten):
-            with suppress(KintsugiError):  # it stays until somebody puts it again; nobody reads it
+        await self._keep({artifact for upgrade in view.upgrades.values() for artifact in upgrade.artifacts})
+
+    async def _keep(self, named: set[str]) -> None:
+        """What fails to be kept is tried again; what fails to be dropped stays until somebody plans with it again."""
+        for artifact in sorted(named - self._kept):
+            with suppress(KintsugiError):
+                await self._artifacts.keep(artifact)
+                self._kept.add(artifact)
+        for artifact in sorted(self._kept - named):
+            self._kept.remove(artifact)
+            with suppress(KintsugiError):
                 await self._artifacts.drop(artifact)
 
     async def _drive(self, view: View, collection: Collection, upgrade: Upgrade) -> None:

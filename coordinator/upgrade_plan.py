@@ -1,9 +1,12 @@
-"""Checks the plan of an upgrade before anything of it is registered: the model, the bounds, and every artifact. Pure, slow.
+"""Checks the plan of an upgrade before anything of it is registered: the model, the bounds, and every artifact. Slow.
 
 Guarantees of what passes: artifacts can be unpacked, are for these two models and this metric, and each projection finds more
-anchors' counterparts than chance does. A plan that its own report refuses passes with force only.
+anchors' counterparts than chance does. A plan that its own report refuses passes with force only. Artifacts are read one after
+the other, since those of large models are large.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -20,45 +23,74 @@ from kintsugi.projections.calibration import Calibration
 from kintsugi.projections.counterparts import NEAREST, counterparts
 from kintsugi.projections.projection import F32Matrix
 from kintsugi.projections.strategy import Strategy
+from kintsugi.registry.artifacts import KEPT_S, check_digest
 from kintsugi.registry.records import Collection, Model
 from kintsugi.registry.upgrades_wire import CALIBRATIONS, STRATEGIES, calibration_of, strategy_of
 from kintsugi.v1 import upgrades_pb2
 
-MAX_ARTIFACT_BYTES = 12 * 2**20
-MAX_PLAN_BYTES = 15 * 2**20
 MAX_REPORT_BYTES = 2**20
 DEFAULT_MIN_MIGRATED = 0.99
 DEFAULT_MIN_RECALL = 0.95
 
 _MAX_REASONS = 5
 
+Read = Callable[[str], Awaitable[bytes | None]]
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedPlan:
-    """What is registered. Artifacts are as they came; empty ones are not part of the plan."""
+    """What is registered. Artifacts by their digests, '' for those that are not part of the plan; the report as it came."""
 
     model: Model
     strategy: Strategy
     calibration: Calibration
-    bridge: bytes
-    gallery_map: bytes
-    reverse: bytes
-    anchors: bytes
+    bridge: str
+    gallery_map: str
+    reverse: str
+    anchors: str
     report: bytes
     min_migrated: float
     min_recall: float
-    uncertainty: bytes = b""
+    uncertainty: str = ""
 
     @property
-    def artifacts(self) -> tuple[bytes, ...]:
-        given = self.bridge, self.gallery_map, self.reverse, self.anchors, self.report, self.uncertainty
-        return tuple(filter(None, given))
+    def artifacts(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.bridge, self.gallery_map, self.reverse, self.anchors, self.uncertainty)))
 
 
-def check(plan: upgrades_pb2.UpgradePlan, collection: Collection, *, force: bool) -> CheckedPlan:
-    """Raises InvalidArgument by the path of the field, FailedPrecondition when the report refuses the upgrade."""
+async def check(plan: upgrades_pb2.UpgradePlan, collection: Collection, read: Read, *, force: bool) -> CheckedPlan:
+    """`read` gives an artifact by its digest, or None. Raises InvalidArgument by the path of the field, FailedPrecondition when
+    the report refuses the upgrade or an artifact was not uploaded, and what `read` raises."""
+    checked = _fields(plan, collection)
+    reasons = _report(plan)
+    _check_names(plan, checked.strategy)
+    old = _old_model(collection)
+    await _check_artifacts(checked, collection.metric, old, read)
+    if plan.refused and not force:
+        raise FailedPrecondition(
+            f"the report refuses the upgrade from {old.name} to {checked.model.name}: {reasons or 'it gives no reasons'}",
+            field="plan.refused",
+            reason="UPGRADE_REFUSED",
+        )
+    return checked
+
+
+def not_uploaded(field: str, digest: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{field} names artifact {digest}, which is not here, must be uploaded less than {KEPT_S} s before",
+        field=field,
+        reason="ARTIFACT_NOT_UPLOADED",
+    )
+
+
+def _old_model(collection: Collection) -> Model:
     old = collection.model("")
     assert old is not None, "a collection serves one of its models"
+    return old
+
+
+def _fields(plan: upgrades_pb2.UpgradePlan, collection: Collection) -> CheckedPlan:
+    """What can be judged without the artifacts."""
     new = _new_model(plan, collection)
     strategy = strategy_of(plan.strategy)
     if strategy is None:
@@ -70,27 +102,28 @@ def check(plan: upgrades_pb2.UpgradePlan, collection: Collection, *, force: bool
         raise InvalidArgument("plan.calibration", "is RAW", f"must be another one with {strategy}")
     min_migrated = _part(plan.min_migrated or DEFAULT_MIN_MIGRATED, "plan.min_migrated")
     min_recall = _part(plan.min_recall or DEFAULT_MIN_RECALL, "plan.min_recall")
-    reasons = _report(plan)
-    _check_presence(plan, strategy)
-    anchors = _anchors(plan.anchors, old, new)
-    metric = collection.metric
-    if plan.bridge:
-        _check_projection(plan.bridge, "plan.bridge", metric, anchors.new, anchors.old)
-    if plan.gallery_map:
-        _check_projection(plan.gallery_map, "plan.gallery_map", metric, anchors.old, anchors.new)
-    _check_projection(plan.reverse, "plan.reverse", metric, anchors.new, anchors.old)
-    if plan.uncertainty:
-        _check_uncertainty(plan.uncertainty, old)
-    if plan.refused and not force:
-        raise FailedPrecondition(
-            f"the report refuses the upgrade from {old.name} to {new.name}: {reasons or 'it gives no reasons'}",
-            field="plan.refused",
-            reason="UPGRADE_REFUSED",
-        )
     return CheckedPlan(
         new, strategy, calibration, plan.bridge, plan.gallery_map, plan.reverse, plan.anchors, plan.report,
         min_migrated, min_recall, plan.uncertainty,
     )  # fmt: skip
+
+
+async def _check_artifacts(plan: CheckedPlan, metric: Metric, old: Model, read: Read) -> None:
+    async def data(name: str) -> bytes:
+        digest: str = getattr(plan, name)
+        found = await read(digest)
+        if found is None:
+            raise not_uploaded(f"plan.{name}", digest)
+        return found
+
+    anchors = await asyncio.to_thread(_anchors, await data("anchors"), old, plan.model)
+    back, forth = (anchors.new, anchors.old), (anchors.old, anchors.new)
+    for name, spaces in (("bridge", back), ("gallery_map", forth), ("reverse", back)):
+        # The bridge is often the reverse map, too.
+        if getattr(plan, name) and not (name == "reverse" and plan.reverse == plan.bridge):
+            await asyncio.to_thread(_check_projection, await data(name), f"plan.{name}", metric, spaces)
+    if plan.uncertainty:
+        await asyncio.to_thread(_check_uncertainty, await data("uncertainty"), old)
 
 
 def _new_model(plan: upgrades_pb2.UpgradePlan, collection: Collection) -> Model:
@@ -117,24 +150,22 @@ def _new_model(plan: upgrades_pb2.UpgradePlan, collection: Collection) -> Model:
     return known
 
 
-def _check_presence(plan: upgrades_pb2.UpgradePlan, strategy: Strategy) -> None:
-    """Which artifacts the strategy takes, and their sizes."""
+def _check_names(plan: upgrades_pb2.UpgradePlan, strategy: Strategy) -> None:
+    """Which artifacts the strategy takes, and that digests name them."""
     wanted = {
         "bridge": strategy is not Strategy.BOTH,
         "gallery_map": strategy is Strategy.MAP,
         "reverse": True,
         "anchors": True,
     }
-    sizes = {name: len(getattr(plan, name)) for name in wanted}
-    others = len(plan.report) + len(plan.uncertainty)
     for name, is_wanted in wanted.items():
-        if bool(sizes[name]) is not is_wanted:
+        given: str = getattr(plan, name)
+        if bool(given) is not is_wanted:
             bound = "must be given" if is_wanted else "must be empty"
-            raise InvalidArgument(f"plan.{name}", f"has {sizes[name]} bytes", f"{bound} with {strategy}")
-        if sizes[name] > MAX_ARTIFACT_BYTES:
-            raise InvalidArgument(f"plan.{name}", f"has {sizes[name]} bytes", f"must have at most {MAX_ARTIFACT_BYTES}")
-    if (total := sum(sizes.values()) + others) > MAX_PLAN_BYTES:
-        raise InvalidArgument("plan", f"has artifacts of {total} bytes", f"must have at most {MAX_PLAN_BYTES}")
+            raise InvalidArgument(f"plan.{name}", f"is {given[:80]!r}", f"{bound} with {strategy}")
+    for name in (*wanted, "uncertainty"):
+        if given := getattr(plan, name):
+            check_digest(given, f"plan.{name}")
 
 
 def _anchors(packed: bytes, old: Model, new: Model) -> Anchors:
@@ -164,8 +195,9 @@ def _check_uncertainty(packed: bytes, old: Model) -> None:
         )
 
 
-def _check_projection(packed: bytes, field: str, metric: Metric, source: F32Matrix, target: F32Matrix) -> None:
-    """`source` and `target` are the anchors in the two spaces."""
+def _check_projection(packed: bytes, field: str, metric: Metric, spaces: tuple[F32Matrix, F32Matrix]) -> None:
+    """`spaces`: the anchors where it maps from, and where it maps to."""
+    source, target = spaces
     try:
         projection = artifact.unpack(packed)
     except ArtifactInvalid as error:

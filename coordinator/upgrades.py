@@ -1,6 +1,7 @@
 """THE STORY OF AN UPGRADE, as its operator tells it: plan, start, watch, pause, cut over, go back, finish.
 
-1. A plan is registered after every artifact was checked and is in Redis: whoever reads the registry finds what it names.
+1. A plan is registered after every artifact was checked and is in Redis: whoever reads the registry finds what it names. The
+   driver keeps it there.
 2. Each step is one compare-and-set of the registry, so that any coordinator may take it. A step that was taken before is
    repeated without effect; one that the state does not allow is refused and changes nothing.
 3. What a step demands of the replicas is asked before it, of every in-sync replica that lives; who does not answer is waited
@@ -8,7 +9,6 @@
 What needs nobody's command is the driver's part (upgrade_driver.py).
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -22,7 +22,6 @@ from coordinator.upgrade_progress import Progress
 from coordinator.upgrade_reports import Artifacts, UpgradeReports
 from coordinator.views import Views
 from kintsugi.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
-from kintsugi.projections.artifact import digest
 from kintsugi.registry.records import Collection, Record, Upgrade, UpgradeState, View
 from kintsugi.registry.store import Delete
 from kintsugi.registry.upgrades import BACKFILL, OVER, TRANSITIONS, UpgradeEvent, collection_after, moved, stay
@@ -63,13 +62,15 @@ class Upgrades:
         collection = _collection(view, name)
         existing = view.upgrades.get(collection.uid)
         _check_room(name, existing)
-        checked = await asyncio.to_thread(upgrade_plan.check, request.plan, collection, force=request.force)
+        checked = await upgrade_plan.check(request.plan, collection, self._artifacts.get, force=request.force)
         # A plan that was given up before its start left nothing behind, and replicas have nothing to tell of it.
         was_started = existing is not None and collection.model(existing.new_model.name) is not None
         if existing is not None and existing.state is _S.ROLLED_BACK and was_started and not request.force:
             await self._check_returned(collection, existing)
+        report = await self._artifacts.put(checked.report)
         for artifact in checked.artifacts:
-            await self._artifacts.put(artifact)
+            if not await self._artifacts.lasts(artifact):
+                raise upgrade_plan.not_uploaded("plan", artifact)
 
         def change(view: View) -> Sequence[Record | Delete]:
             current = _collection(view, name)
@@ -77,7 +78,7 @@ class Upgrades:
                 raise Unavailable(f"collection {name} changed while the plan was checked", reason="REGISTRY_MOVED")
             before = view.upgrades.get(collection.uid)
             _check_room(name, before)
-            return [_record(collection, checked, before, self._now_us())]
+            return [_record(collection, checked, report, before, self._now_us())]
 
         return _found(await self._registry.update(change), name)[1]
 
@@ -203,13 +204,10 @@ def _moved(name: str) -> Unavailable:
     return Unavailable(f"the upgrade of {name} moved while it was checked", reason="REGISTRY_MOVED")
 
 
-def _record(collection: Collection, plan: CheckedPlan, before: Upgrade | None, now_us: int) -> Upgrade:
+def _record(collection: Collection, plan: CheckedPlan, report: str, before: Upgrade | None, now_us: int) -> Upgrade:
     """A plan that was not started gives its number to the one that replaces it."""
     last = 0 if before is None else before.number
     number = last if before is not None and before.state is _S.PLANNED else last + 1
-    bridge, gallery_map, reverse, anchors, report = (
-        digest(one) if one else "" for one in (plan.bridge, plan.gallery_map, plan.reverse, plan.anchors, plan.report)
-    )
     return Upgrade(
         collection_uid=collection.uid,
         number=number,
@@ -218,14 +216,14 @@ def _record(collection: Collection, plan: CheckedPlan, before: Upgrade | None, n
         state=_S.PLANNED,
         strategy=plan.strategy,
         calibration=plan.calibration,
-        bridge=bridge,
-        gallery_map=gallery_map,
-        reverse=reverse,
-        anchors=anchors,
+        bridge=plan.bridge,
+        gallery_map=plan.gallery_map,
+        reverse=plan.reverse,
+        anchors=plan.anchors,
         report=report,
         min_migrated=plan.min_migrated,
         min_recall=plan.min_recall,
-        uncertainty=digest(plan.uncertainty) if plan.uncertainty else "",
+        uncertainty=plan.uncertainty,
         created_at_us=now_us,
         changed_at_us=now_us,
     )

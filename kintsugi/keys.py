@@ -73,6 +73,10 @@ class Keys:
         """Artifacts are large: each has its own slot in a Redis Cluster."""
         return f"{{{self.namespace}:artifact/{digest}}}"
 
+    def artifact_upload(self, digest: str, upload: str) -> str:
+        """What has arrived of an artifact by one of its uploads."""
+        return f"{self.artifact(digest)}:upload:{upload}"
+
     def shard(self, uid: str, shard: int) -> ShardKeys:
         return ShardKeys(f"{{{self.namespace}:{uid}/{shard}}}")
 

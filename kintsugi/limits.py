@@ -48,6 +48,13 @@ DEFAULT_LEASE_S = 60.0
 MIN_LEASE_S = 1.0
 MAX_LEASE_S = 3600.0
 
+# A residual MLP between two models of 4096 dimensions takes a little over 80 MiB.
+MAX_ARTIFACT_BYTES = 96 * 2**20
+# Artifacts travel in chunks, in calls and to and from Redis alike.
+MAX_ARTIFACT_CHUNK_BYTES = 2**20
+# Of one coordinator, at the same time.
+MAX_ARTIFACT_UPLOADS = 8
+
 DEFAULT_VERIFY_QUERIES = 100
 MAX_VERIFY_QUERIES = 1000
 DEFAULT_VERIFY_K = 10
@@ -56,5 +63,7 @@ MAX_VERIFY_K = 100
 DEFAULT_DEADLINE_S = 10.0
 # Of a check that scans every vector of every replica.
 DEFAULT_VERIFY_DEADLINE_S = 600.0
+# Of the upload of an artifact, which Redis keeps for no longer before it is complete.
+DEFAULT_UPLOAD_DEADLINE_S = 600.0
 # gRPC refuses larger messages; above the largest legal batch with room for ids and framing.
 MAX_MESSAGE_BYTES = 48 * 2**20

@@ -7,7 +7,6 @@ is removed when no upgrade names it any more.
 """
 
 import asyncio
-import hashlib
 import re
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable
@@ -17,9 +16,11 @@ from typing import Protocol
 
 from kintsugi.durable import write_file
 from kintsugi.errors import KintsugiError, NotFound, Unavailable
+from kintsugi.projections import artifact
 from kintsugi.telemetry import LogEvent, logger
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_REDIS = "redis"
 _log = logger("artifacts")
 
 
@@ -28,6 +29,8 @@ class Cache(Protocol):
 
     async def get(self, digest: str) -> bytes | None: ...
     async def put(self, data: bytes) -> str: ...
+    async def lasts(self, digest: str) -> bool: ...
+    async def keep(self, digest: str) -> None: ...
 
 
 AskPeer = Callable[[str, str], Awaitable[bytes]]
@@ -53,7 +56,7 @@ class Artifacts:
             data = (self._folder / digest).read_bytes()
         except FileNotFoundError as error:
             raise missing from error
-        if hashlib.sha256(data).hexdigest() != digest:
+        if artifact.digest(data) != digest:
             raise NotFound(f"artifact {digest} is damaged here")
         return data
 
@@ -64,7 +67,8 @@ class Artifacts:
         except NotFound:
             data = await self._fetched(digest)
             await asyncio.to_thread(self._keep, digest, data)
-        await self._put_back(digest, data)
+        else:
+            await self._put_back(digest, data)
         return data
 
     def forget_all_but(self, digests: Collection[str]) -> None:
@@ -87,19 +91,23 @@ class Artifacts:
             except KintsugiError as error:
                 problems.append(f"{name}: {error.message}")
                 continue
-            if data is not None and hashlib.sha256(data).hexdigest() == digest:
+            if data is not None and await asyncio.to_thread(artifact.digest, data) == digest:
+                if name != _REDIS:
+                    await self._put_back(digest, data, is_lost=True)
                 return data
             problems.append(f"{name} has {'another one under its digest' if data else 'none'}")
         raise Unavailable(f"artifact {digest} cannot be read: {'; '.join(problems)}", reason="ARTIFACT_MISSING")
 
     def _sources(self, digest: str) -> Iterable[tuple[str, Callable[[], Awaitable[bytes | None]]]]:
-        yield "redis", partial(self._cache.get, digest)
+        yield _REDIS, partial(self._cache.get, digest)
         for member in self._peers():
             yield member, partial(self._ask, member, digest)
 
-    async def _put_back(self, digest: str, data: bytes) -> None:
+    async def _put_back(self, digest: str, data: bytes, *, is_lost: bool = False) -> None:
+        """Into Redis, for good: an upgrade names it."""
         try:
-            if await self._cache.get(digest) is None:
+            if is_lost or not await self._cache.lasts(digest):
                 await self._cache.put(data)
+                await self._cache.keep(digest)
         except KintsugiError as error:  # Redis may be away; whoever reads it next tries again
             _log.debug(LogEvent.ARTIFACT_NOT_CACHED, digest=digest, error=str(error))

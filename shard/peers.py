@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
+from kintsugi.limits import MAX_ARTIFACT_BYTES
 from kintsugi.position import Position
 from kintsugi.registry.records import Role, View
 from kintsugi.rpc.errors import grpc_errors
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     from kintsugi.internal.v1.shard_pb2_grpc import ShardAsyncStub  # the stubs have it for type checkers only
 
 ASK_TIMEOUT_S = 2.0
-ARTIFACT_TIMEOUT_S = 20.0
 # How long a stream may give nothing. A peer copies its whole database before a snapshot's first piece.
 TAIL_STALL_S = 15.0
+ARTIFACT_STALL_S = 15.0
 SNAPSHOT_STALL_S = 300.0
 
 Item = TypeVar("Item")
@@ -64,10 +65,15 @@ class Peers:
 
     async def artifact(self, member: str, digest: str) -> bytes:
         """An artifact that a peer holds. Raises NotFound, or what calls raise."""
-        stub = self.stub(member)
+        stub, data = self.stub(member), bytearray()
         with grpc_errors():
-            answer = await stub.GetArtifact(shard_pb2.GetArtifactRequest(digest=digest), timeout=ARTIFACT_TIMEOUT_S)
-        return answer.data
+            call = stub.GetArtifact(shard_pb2.GetArtifactRequest(digest=digest))
+            async for chunk in _flowing(call, ARTIFACT_STALL_S, f"artifact of {member}"):
+                data += chunk.data
+                if len(data) > MAX_ARTIFACT_BYTES:
+                    call.cancel()
+                    raise Unavailable(f"artifact {digest} of {member} has more than {MAX_ARTIFACT_BYTES} bytes")
+        return bytes(data)
 
     async def registry(self, address: str) -> bytes:
         """The registry that the shard server at an address keeps; empty when it has none."""

@@ -16,6 +16,7 @@ from kintsugi.internal.v1.shard_pb2_grpc import ShardServicer
 from kintsugi.lifecycle import Lifecycle
 from kintsugi.machine import machine_status
 from kintsugi.process_memory import resident_bytes
+from kintsugi.registry.artifacts import chunks
 from kintsugi.registry.file import serialise
 from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.rpc.server import remaining_s
@@ -199,8 +200,9 @@ class ShardService(ShardServicer):
 
     async def GetArtifact(
         self, request: shard_pb2.GetArtifactRequest, context: Context
-    ) -> shard_pb2.GetArtifactResponse:
-        return shard_pb2.GetArtifactResponse(data=await asyncio.to_thread(self._host.artifact, request.digest))
+    ) -> AsyncIterator[shard_pb2.ArtifactChunk]:
+        for data in chunks(await asyncio.to_thread(self._host.artifact, request.digest)):
+            yield shard_pb2.ArtifactChunk(data=data)
 
     async def GetServerStatus(
         self, request: shard_pb2.GetServerStatusRequest, context: Context

@@ -83,13 +83,19 @@ def loaded(record: Upgrade, collection: Collection, files: dict[str, bytes]) -> 
     anchors = anchors_file.unpack(files[record.anchors])
     gallery_map = artifact.unpack(files[record.gallery_map]) if record.strategy is Strategy.MAP else None
     mapped = anchors if gallery_map is None else Anchors(gallery_map.apply(anchors.old), anchors.new)
+    bridge = artifact.unpack(files[record.bridge]) if record.bridge else None
+    # One projection may be both, and is large when the models are.
+    if bridge is not None and record.reverse == record.bridge:
+        reverse = bridge
+    else:
+        reverse = artifact.unpack(files[record.reverse])
     return LoadedUpgrade(
         record=record,
         old_number=old.number,
         new_number=new.number,
-        bridge=artifact.unpack(files[record.bridge]) if record.bridge else None,
+        bridge=bridge,
         gallery_map=gallery_map,
-        reverse=artifact.unpack(files[record.reverse]),
+        reverse=reverse,
         anchors=anchors,
         mapped_anchors=mapped,
         uncertainty=uncertainty.unpack(files[record.uncertainty]) if record.uncertainty else None,

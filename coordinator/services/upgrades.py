@@ -1,14 +1,17 @@
-"""kintsugi.v1.Upgrades over coordinator.upgrades, next_documents and put_vectors."""
+"""kintsugi.v1.Upgrades over coordinator.upgrades, artifact_uploads, next_documents and put_vectors."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
 
+from coordinator.artifact_uploads import ArtifactUploads
 from coordinator.deadline import Clock, Deadline
 from coordinator.next_documents import NextDocuments
 from coordinator.put_vectors import PutVectors
 from coordinator.upgrade_reports import to_message
 from coordinator.upgrades import Upgrades
+from kintsugi import limits
 from kintsugi.v1 import upgrades_pb2, upgrades_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -20,16 +23,24 @@ class UpgradesService(upgrades_pb2_grpc.UpgradesServicer):
     def __init__(
         self,
         upgrades: Upgrades,
+        uploads: ArtifactUploads,
         next_documents: NextDocuments,
         put_vectors: PutVectors,
         write_deadline_s: float,
         clock: Clock,
     ) -> None:
         self._upgrades = upgrades
+        self._uploads = uploads
         self._next_documents = next_documents
         self._put_vectors = put_vectors
         self._write_deadline_s = write_deadline_s
         self._clock = clock
+
+    async def PutArtifact(
+        self, request_iterator: AsyncIterator[upgrades_pb2.PutArtifactRequest], context: Context
+    ) -> upgrades_pb2.PutArtifactResponse:
+        deadline = Deadline.of_call(context, self._clock, limits.DEFAULT_UPLOAD_DEADLINE_S)
+        return upgrades_pb2.PutArtifactResponse(digest=await self._uploads.put(request_iterator, deadline))
 
     async def Plan(
         self, request: upgrades_pb2.PlanUpgradeRequest, context: Context

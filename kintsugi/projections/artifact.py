@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from kintsugi.limits import MAX_ARTIFACT_BYTES
 from kintsugi.metrics import Metric
 from kintsugi.projections.projection import Affine, Chain, Kind, Projection, ResidualMlp
 
 FORMAT_VERSION = 1
-MAX_BYTES = 32 * 2**20
 
 _MAGIC = "kintsugi-projection"
 
@@ -51,13 +51,16 @@ _MLP = ("weights", "bias", "hidden", "hidden_bias", "output")
 
 
 def pack(projection: Projection) -> bytes:
-    """Serialises a projection. Raises ValueError above MAX_BYTES."""
-    return _sealed(_MAGIC, msgspec.msgpack.encode(tuple(map(_link, _links(projection)))))
+    """Serialises a projection. Raises ValueError above MAX_ARTIFACT_BYTES."""
+    what = (
+        f"{projection.kind} projection from {projection.source_dimension} to {projection.target_dimension} dimensions"
+    )
+    return _sealed(_MAGIC, what, msgspec.msgpack.encode(tuple(map(_link, _links(projection)))))
 
 
 def pack_arrays(magic: str, arrays: Mapping[str, npt.NDArray[np.float32]]) -> bytes:
-    """Serialises named arrays as a file of another kind. Raises ValueError above MAX_BYTES."""
-    return _sealed(magic, msgspec.msgpack.encode({name: _stored(array) for name, array in arrays.items()}))
+    """Serialises named arrays as a file of another kind. Raises ValueError above MAX_ARTIFACT_BYTES."""
+    return _sealed(magic, magic, msgspec.msgpack.encode({name: _stored(array) for name, array in arrays.items()}))
 
 
 def digest(packed: bytes) -> str:
@@ -90,19 +93,21 @@ def unpack_arrays(magic: str, packed: bytes, axes: Mapping[str, int]) -> dict[st
     return arrays
 
 
-def _sealed(magic: str, body: bytes) -> bytes:
+def _sealed(magic: str, what: str, body: bytes) -> bytes:
     header = _Header(magic, FORMAT_VERSION, hashlib.sha256(body).hexdigest())
     packed = msgspec.json.encode(header) + b"\n" + body
-    if len(packed) > MAX_BYTES:
-        raise ValueError(f"the artifact takes {len(packed)} bytes, must take at most {MAX_BYTES}")
+    if len(packed) > MAX_ARTIFACT_BYTES:
+        raise ValueError(f"the {what} takes {len(packed)} bytes, must take at most {MAX_ARTIFACT_BYTES}")
     return packed
 
 
-def _opened(magic: str, packed: bytes) -> bytes:
+def _opened(magic: str, packed: bytes) -> memoryview:
     """What `_sealed` sealed, after the header was checked."""
-    if len(packed) > MAX_BYTES:
-        raise ArtifactInvalid(f"has {len(packed)} bytes, must have at most {MAX_BYTES}")
-    head, _, body = packed.partition(b"\n")
+    if len(packed) > MAX_ARTIFACT_BYTES:
+        raise ArtifactInvalid(f"has {len(packed)} bytes, must have at most {MAX_ARTIFACT_BYTES}")
+    head = packed[: packed.find(b"\n")]
+    # No copy: artifacts of large models are large.
+    body = memoryview(packed)[len(head) + 1 :]
     try:
         header = _READ_HEADER.decode(head)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -5,7 +5,7 @@
 3. The calibration is the one whose merged results are best on held-out queries when half the documents are re-embedded.
 4. The reverse map is the kind under which clients of the old model keep most of their neighbours.
 5. A predictor of the map's misses is kept if backfill in its order finds more on the way than any order does.
-6. All is packed, small enough to be sent at once.
+6. All is packed.
 
 A refused upgrade has a complete kit too, for whoever forces it. Knows nothing of the cluster.
 """
@@ -33,9 +33,6 @@ from kintsugi.projections.uncertainty import Uncertainty
 ANCHORS = 1000
 # Calibrations are compared where the documents of both spaces are equally many.
 MIDWAY = 0.5
-# What Upgrades.Plan takes: of each artifact, and of all together, less what the rest of the message needs.
-MAX_ARTIFACT_BYTES = 12 * 2**20
-MAX_KIT_BYTES = 15 * 2**20 - 2**17
 
 # Where orders of backfill are compared.
 ON_THE_WAY = (0.25, 0.5, 0.75)
@@ -83,7 +80,7 @@ class Kit:
 
 def kit(sample: PairedSample, *, force: bool = False, seed: int = 0, progress: Progress = lambda _what: None) -> Kit:
     """Fits, measures, chooses, packs. `force` makes the report name a strategy although it refuses; the reasons stay. Raises
-    ValueError for a sample that cannot be judged by, or models too large to send projections of."""
+    ValueError for a sample that cannot be judged by, or models too large for an artifact."""
     planned = plan(sample, force=True, seed=seed, progress=progress)
     return assembled(sample, planned, force=force, seed=seed, progress=progress)
 
@@ -107,8 +104,8 @@ def assembled(
     gallery_map = best_map if strategy is Strategy.MAP else None
     progress("reverse map")
     reverse, reverse_recall = _reverse(parts, planned, seed)
-    packed = [None if one is None else _packed(one) for one in (bridge, gallery_map, reverse)]
-    anchors = draw_anchors(parts, MAX_KIT_BYTES - sum(len(one) for one in packed if one is not None), seed)
+    packed = [None if one is None else artifact.pack(one) for one in (bridge, gallery_map, reverse)]
+    anchors = draw_anchors(parts, seed)
     progress("calibration")
     migration = Migration(parts, anchors, seed)
     ways = spaces(parts, anchors, bridge, gallery_map)
@@ -172,35 +169,18 @@ def _unsure_first(parts: Split, predictor: Uncertainty, anchors: Anchors, way: W
     return interval(unsure_first - by_chance)
 
 
-def draw_anchors(parts: Split, room: int, seed: int) -> Anchors:
+def draw_anchors(parts: Split, seed: int) -> Anchors:
     """Held-out documents, those that no judgement names first; fitted ones only where the others are too few."""
     random = np.random.default_rng(seed)
     judged = np.zeros(len(parts.old), dtype=np.bool_)
     judged[sorted(place for places in parts.relevant for place in places)] = True
-    of_pair = 4 * (parts.old.shape[1] + parts.new.shape[1])
-    most = min(ANCHORS, (room - 1024) // of_pair)
-    if most < MIN_ANCHORS:
-        raise ValueError(
-            f"the projections leave room for {max(most, 0)} anchors in {MAX_KIT_BYTES} bytes, must be at least "
-            f"{MIN_ANCHORS}"
-        )
     chosen = np.concatenate([random.permutation(np.flatnonzero(~judged)), random.permutation(np.flatnonzero(judged))])
-    chosen = chosen[:most]
+    chosen = chosen[:ANCHORS]
     more = random.permutation(len(parts.old_fit))[: max(0, MIN_ANCHORS - len(chosen))]
     return Anchors(
         np.concatenate([parts.old[chosen], parts.old_fit[more]]),
         np.concatenate([parts.new[chosen], parts.new_fit[more]]),
     )
-
-
-def _packed(projection: Projection) -> bytes:
-    packed = artifact.pack(projection)
-    if len(packed) > MAX_ARTIFACT_BYTES:
-        raise ValueError(
-            f"the {projection.kind} projection from {projection.source_dimension} to {projection.target_dimension} "
-            f"dimensions takes {len(packed)} bytes, must take at most {MAX_ARTIFACT_BYTES}"
-        )
-    return packed
 
 
 def _calibrations(migration: Migration, space: Space) -> dict[Calibration, Quality]:

@@ -1,5 +1,7 @@
 """The asynchronous client's calls of upgrades: planning, driving, and re-embedding documents."""
 
+import asyncio
+from collections.abc import Iterator
 from typing import TypeVar, Unpack
 
 import numpy as np
@@ -12,6 +14,7 @@ from kintsugi.projections.anchors import Anchors
 from kintsugi.projections.calibration import Calibration
 from kintsugi.projections.projection import Projection
 from kintsugi.projections.strategy import Strategy
+from kintsugi.registry.artifacts import chunks
 from kintsugi.registry.upgrades_wire import CALIBRATIONS, STRATEGIES, calibration_of, state_of, strategy_of
 from kintsugi.sdk import convert, requests
 from kintsugi.sdk.connection import Connection
@@ -30,8 +33,8 @@ from kintsugi.v1 import upgrades_pb2
 
 Word = TypeVar("Word", Strategy, Calibration)
 
-# A plan carries up to 15 MiB, which the servers unpack and check.
-PLAN_TIMEOUT_S = 60.0
+# The artifacts of large models take up to 96 MiB each, which are uploaded, and which the servers unpack and check.
+PLAN_TIMEOUT_S = 300.0
 # Indexes that few have searched are measured meanwhile.
 CUT_OVER_TIMEOUT_S = 60.0
 
@@ -48,15 +51,24 @@ class AsyncUpgrades:
         """Registers an upgrade; nothing changes before `upgrade_start`. Replaces a plan that was not started.
 
         Raises FailedPrecondition when the plan's report refuses it, unless `force` is set, InvalidArgument when an artifact
-        is not what it claims to be, AlreadyExists while another upgrade is under way. timeout_s is 60 unless it is given."""
+        is not what it claims to be, AlreadyExists while another upgrade is under way. timeout_s, also for the upload of the
+        artifacts, is 300 unless it is given."""
         check_options("upgrade_plan", options, CallOptions)
-        request = upgrades_pb2.PlanUpgradeRequest(collection=collection, plan=pack_plan(plan), force=force)
+        now = self._connection.clock.now
+        deadline = now() + options.get("timeout_s", max(PLAN_TIMEOUT_S, self._timeout_s))
+        message, artifacts = await asyncio.to_thread(pack_plan, plan)
+        for digest, data in artifacts.items():
+            await self._upload(digest, data, max(0.0, deadline - now()))
+        request = upgrades_pb2.PlanUpgradeRequest(collection=collection, plan=message, force=force)
         response = await self._connection.call(
-            lambda stubs, left_s: stubs.upgrades.Plan(request, timeout=left_s),
-            options.get("timeout_s", max(PLAN_TIMEOUT_S, self._timeout_s)),
-            changes=True,
+            lambda stubs, left_s: stubs.upgrades.Plan(request, timeout=left_s), max(0.0, deadline - now()), changes=True
         )
         return unpack_upgrade(response.upgrade)
+
+    async def _upload(self, digest: str, data: bytes, timeout_s: float) -> None:
+        await self._connection.call(
+            lambda stubs, left_s: stubs.upgrades.PutArtifact(_chunk_messages(digest, data), timeout=left_s), timeout_s
+        )
 
     async def upgrade_start(self, collection: str, **options: Unpack[CallOptions]) -> Upgrade:
         """Begins: the new model takes queries and writes from now on. Raises NotFound when nothing is planned."""
@@ -191,21 +203,39 @@ class AsyncUpgrades:
 # --- Between values and protos ----------------------------------------------------------------------------------------
 
 
-def pack_plan(plan: UpgradePlan) -> upgrades_pb2.UpgradePlan:
-    return upgrades_pb2.UpgradePlan(
+def pack_plan(plan: UpgradePlan) -> tuple[upgrades_pb2.UpgradePlan, dict[str, bytes]]:
+    """The message, and the artifacts that it names, by digest."""
+    artifacts: dict[str, bytes] = {}
+
+    def named(field: str) -> str:
+        if not (data := _packed(getattr(plan, field), field)):
+            return ""
+        artifacts[digest := artifact.digest(data)] = data
+        return digest
+
+    message = upgrades_pb2.UpgradePlan(
         new_model=convert.pack_model(plan.new_model),
         strategy=STRATEGIES[_named(Strategy, plan.strategy, "strategy")],
         calibration=CALIBRATIONS[_named(Calibration, plan.calibration, "calibration")],
-        bridge=_packed(plan.bridge),
-        gallery_map=_packed(plan.gallery_map),
-        reverse=_packed(plan.reverse),
-        anchors=anchors.pack(plan.anchors) if isinstance(plan.anchors, Anchors) else plan.anchors,
+        bridge=named("bridge"),
+        gallery_map=named("gallery_map"),
+        reverse=named("reverse"),
+        anchors=named("anchors"),
         report=plan.report,
         refused=plan.refused,
-        uncertainty=plan.uncertainty or b"",
+        uncertainty=named("uncertainty"),
         min_migrated=0.0 if plan.min_migrated is None else convert.fraction(plan.min_migrated, "min_migrated"),
         min_recall=0.0 if plan.min_recall is None else convert.fraction(plan.min_recall, "min_recall"),
     )
+    return message, artifacts
+
+
+def _chunk_messages(digest: str, data: bytes) -> Iterator[upgrades_pb2.PutArtifactRequest]:
+    for place, chunk in enumerate(chunks(data)):
+        request = upgrades_pb2.PutArtifactRequest(data=chunk)
+        if place == 0:
+            request.digest, request.total_bytes = digest, len(data)
+        yield request
 
 
 def unpack_upgrade(message: upgrades_pb2.Upgrade) -> Upgrade:
@@ -247,10 +277,16 @@ def _unpack_progress(message: upgrades_pb2.UpgradeShardProgress) -> UpgradeProgr
     )
 
 
-def _packed(projection: Projection | bytes | None) -> bytes:
-    if projection is None or isinstance(projection, bytes):
-        return projection or b""
-    return artifact.pack(projection)
+def _packed(value: Projection | Anchors | bytes | None, field: str) -> bytes:
+    if value is None or isinstance(value, bytes):
+        data = value or b""
+        if len(data) > limits.MAX_ARTIFACT_BYTES:
+            raise InvalidArgument(field, f"has {len(data)} bytes", f"must have at most {limits.MAX_ARTIFACT_BYTES}")
+        return data
+    try:
+        return anchors.pack(value) if isinstance(value, Anchors) else artifact.pack(value)
+    except ValueError as error:
+        raise InvalidArgument(field, f"is too large: {error}") from error
 
 
 def _named(words: type[Word], value: str, field: str) -> Word:

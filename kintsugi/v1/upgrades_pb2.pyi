@@ -131,7 +131,9 @@ Global___ScoreCalibration: _TypeAlias = ScoreCalibration  # noqa: Y015
 
 @_typing.final
 class UpgradePlan(_message.Message):
-    """What an upgrade is planned with. Each artifact is at most 12 MiB, all together at most 15 MiB."""
+    """What an upgrade is planned with. It names its artifacts, which PutArtifact has uploaded, by their digests: the SHA-256 of
+    their bytes in hexadecimal, 64 characters.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -151,14 +153,14 @@ class UpgradePlan(_message.Message):
     """Required."""
     calibration: Global___ScoreCalibration.ValueType
     """Required."""
-    bridge: _builtins.bytes
-    """A projection from the new space to the old one, for query vectors: a packed artifact. Required but with BOTH_VECTORS."""
-    gallery_map: _builtins.bytes
-    """A projection from the old space to the new one, for stored vectors. Required with GALLERY_MAP only."""
-    reverse: _builtins.bytes
-    """A projection from the new space to the old one, for documents that have only a new vector. Required."""
-    anchors: _builtins.bytes
-    """Documents embedded with both models: a packed artifact of 50 to 2000 pairs. Required."""
+    bridge: _builtins.str
+    """A projection from the new space to the old one, for query vectors: a digest. Required but with BOTH_VECTORS."""
+    gallery_map: _builtins.str
+    """A projection from the old space to the new one, for stored vectors: a digest. Required with GALLERY_MAP only."""
+    reverse: _builtins.str
+    """A projection from the new space to the old one, for documents that have only a new vector: a digest. Required."""
+    anchors: _builtins.str
+    """Documents embedded with both models, 50 to 2000 pairs: a digest. Required."""
     report: _builtins.bytes
     """The planner's report as JSON, at most 1 MiB. Required."""
     refused: _builtins.bool
@@ -167,9 +169,10 @@ class UpgradePlan(_message.Message):
     """The fraction of documents that must have a new vector before CutOver, above 0 and at most 1. If not set: 0.99."""
     min_recall: _builtins.float
     """The recall against exact search that the new index must have before CutOver, at most 1. If not set: 0.95."""
-    uncertainty: _builtins.bytes
-    """What tells how far the gallery map misses a document, so that backfill embeds those first that it misses most: a packed
-    predictor. If not set: documents come in the order in which they were stored, behind those that searches ask for.
+    uncertainty: _builtins.str
+    """What tells how far the gallery map misses a document, so that backfill embeds those first that it misses most: the
+    digest of a predictor. If not set: documents come in the order in which they were stored, behind those that searches ask
+    for.
     """
     @_builtins.property
     def new_model(self) -> _types_pb2.Model:
@@ -183,15 +186,15 @@ class UpgradePlan(_message.Message):
         new_model: _types_pb2.Model | None = ...,
         strategy: Global___UpgradeStrategy.ValueType = ...,
         calibration: Global___ScoreCalibration.ValueType = ...,
-        bridge: _builtins.bytes = ...,
-        gallery_map: _builtins.bytes = ...,
-        reverse: _builtins.bytes = ...,
-        anchors: _builtins.bytes = ...,
+        bridge: _builtins.str = ...,
+        gallery_map: _builtins.str = ...,
+        reverse: _builtins.str = ...,
+        anchors: _builtins.str = ...,
         report: _builtins.bytes = ...,
         refused: _builtins.bool = ...,
         min_migrated: _builtins.float = ...,
         min_recall: _builtins.float = ...,
-        uncertainty: _builtins.bytes = ...,
+        uncertainty: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["new_model", b"new_model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -346,6 +349,58 @@ class Upgrade(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Upgrade: _TypeAlias = Upgrade  # noqa: Y015
+
+@_typing.final
+class PutArtifactRequest(_message.Message):
+    """A chunk of an artifact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The SHA-256 of the whole artifact in hexadecimal. Required in the first message of a call, empty in the others."""
+    total_bytes: _builtins.int
+    """The size of the whole artifact, 1 byte to 96 MiB. Required in the first message of a call, 0 in the others."""
+    data: _builtins.bytes
+    """Required. The next bytes of the artifact, 1 byte to 1 MiB."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        total_bytes: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutArtifactRequest: _TypeAlias = PutArtifactRequest  # noqa: Y015
+
+@_typing.final
+class PutArtifactResponse(_message.Message):
+    """All of it has arrived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """As in the first message."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutArtifactResponse: _TypeAlias = PutArtifactResponse  # noqa: Y015
 
 @_typing.final
 class PlanUpgradeRequest(_message.Message):

@@ -41,6 +41,11 @@ class UpgradesStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.PutArtifact = channel.stream_unary(
+                '/kintsugi.v1.Upgrades/PutArtifact',
+                request_serializer=kintsugi_dot_v1_dot_upgrades__pb2.PutArtifactRequest.SerializeToString,
+                response_deserializer=kintsugi_dot_v1_dot_upgrades__pb2.PutArtifactResponse.FromString,
+                _registered_method=True)
         self.Plan = channel.unary_unary(
                 '/kintsugi.v1.Upgrades/Plan',
                 request_serializer=kintsugi_dot_v1_dot_upgrades__pb2.PlanUpgradeRequest.SerializeToString,
@@ -103,9 +108,20 @@ class UpgradesServicer:
     answer).
     """
 
+    def PutArtifact(self, request_iterator, context):
+        """Uploads an artifact of a plan in chunks: a packed projection, anchors, or a predictor. Any coordinator finds it for 10
+        minutes; a plan that is registered meanwhile keeps it. Nothing is kept of an upload that was not completed. Idempotent.
+        INVALID_ARGUMENT: its bytes are not those of its digest, or not as many as it said. RESOURCE_EXHAUSTED: 8 uploads are under
+        way at this coordinator. Also: those of the service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Plan(self, request, context):
         """Registers an upgrade with the projections that were fitted for it. Nothing is searched differently before Start.
-        Replaces a plan that was not started. Refused when its report refuses it, unless forced. Also: those of the service.
+        Replaces a plan that was not started. Refused when its report refuses it, unless forced. FAILED_PRECONDITION: an artifact
+        was not uploaded, or its 10 minutes are over. Also: those of the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +199,11 @@ class UpgradesServicer:
 
 def add_UpgradesServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'PutArtifact': grpc.stream_unary_rpc_method_handler(
+                    servicer.PutArtifact,
+                    request_deserializer=kintsugi_dot_v1_dot_upgrades__pb2.PutArtifactRequest.FromString,
+                    response_serializer=kintsugi_dot_v1_dot_upgrades__pb2.PutArtifactResponse.SerializeToString,
+            ),
             'Plan': grpc.unary_unary_rpc_method_handler(
                     servicer.Plan,
                     request_deserializer=kintsugi_dot_v1_dot_upgrades__pb2.PlanUpgradeRequest.FromString,
@@ -250,6 +271,33 @@ class Upgrades:
     the state), ALREADY_EXISTS (another upgrade is under way), UNAVAILABLE (the registry cannot take writes, or a shard cannot
     answer).
     """
+
+    @staticmethod
+    def PutArtifact(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/kintsugi.v1.Upgrades/PutArtifact',
+            kintsugi_dot_v1_dot_upgrades__pb2.PutArtifactRequest.SerializeToString,
+            kintsugi_dot_v1_dot_upgrades__pb2.PutArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Plan(request,

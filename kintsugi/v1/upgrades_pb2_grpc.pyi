@@ -40,9 +40,16 @@ class UpgradesStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UpgradesAsyncStub: ...
+    PutArtifact: _grpc.StreamUnaryMultiCallable[_upgrades_pb2.PutArtifactRequest, _upgrades_pb2.PutArtifactResponse]
+    """Uploads an artifact of a plan in chunks: a packed projection, anchors, or a predictor. Any coordinator finds it for 10
+    minutes; a plan that is registered meanwhile keeps it. Nothing is kept of an upload that was not completed. Idempotent.
+    INVALID_ARGUMENT: its bytes are not those of its digest, or not as many as it said. RESOURCE_EXHAUSTED: 8 uploads are under
+    way at this coordinator. Also: those of the service.
+    """
     Plan: _grpc.UnaryUnaryMultiCallable[_upgrades_pb2.PlanUpgradeRequest, _upgrades_pb2.PlanUpgradeResponse]
     """Registers an upgrade with the projections that were fitted for it. Nothing is searched differently before Start.
-    Replaces a plan that was not started. Refused when its report refuses it, unless forced. Also: those of the service.
+    Replaces a plan that was not started. Refused when its report refuses it, unless forced. FAILED_PRECONDITION: an artifact
+    was not uploaded, or its 10 minutes are over. Also: those of the service.
     """
     Start: _grpc.UnaryUnaryMultiCallable[_upgrades_pb2.StartUpgradeRequest, _upgrades_pb2.StartUpgradeResponse]
     """Begins: the new model takes queries and writes from now on. Idempotent. Also: those of the service."""
@@ -85,9 +92,16 @@ class UpgradesAsyncStub(UpgradesStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    PutArtifact: _aio.StreamUnaryMultiCallable[_upgrades_pb2.PutArtifactRequest, _upgrades_pb2.PutArtifactResponse]  # type: ignore[assignment]
+    """Uploads an artifact of a plan in chunks: a packed projection, anchors, or a predictor. Any coordinator finds it for 10
+    minutes; a plan that is registered meanwhile keeps it. Nothing is kept of an upload that was not completed. Idempotent.
+    INVALID_ARGUMENT: its bytes are not those of its digest, or not as many as it said. RESOURCE_EXHAUSTED: 8 uploads are under
+    way at this coordinator. Also: those of the service.
+    """
     Plan: _aio.UnaryUnaryMultiCallable[_upgrades_pb2.PlanUpgradeRequest, _upgrades_pb2.PlanUpgradeResponse]  # type: ignore[assignment]
     """Registers an upgrade with the projections that were fitted for it. Nothing is searched differently before Start.
-    Replaces a plan that was not started. Refused when its report refuses it, unless forced. Also: those of the service.
+    Replaces a plan that was not started. Refused when its report refuses it, unless forced. FAILED_PRECONDITION: an artifact
+    was not uploaded, or its 10 minutes are over. Also: those of the service.
     """
     Start: _aio.UnaryUnaryMultiCallable[_upgrades_pb2.StartUpgradeRequest, _upgrades_pb2.StartUpgradeResponse]  # type: ignore[assignment]
     """Begins: the new model takes queries and writes from now on. Idempotent. Also: those of the service."""
@@ -129,13 +143,26 @@ class UpgradesServicer(metaclass=_abc_1.ABCMeta):
     """
 
     @_abc_1.abstractmethod
+    def PutArtifact(
+        self,
+        request_iterator: _MaybeAsyncIterator[_upgrades_pb2.PutArtifactRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_upgrades_pb2.PutArtifactResponse, _abc.Awaitable[_upgrades_pb2.PutArtifactResponse]]:
+        """Uploads an artifact of a plan in chunks: a packed projection, anchors, or a predictor. Any coordinator finds it for 10
+        minutes; a plan that is registered meanwhile keeps it. Nothing is kept of an upload that was not completed. Idempotent.
+        INVALID_ARGUMENT: its bytes are not those of its digest, or not as many as it said. RESOURCE_EXHAUSTED: 8 uploads are under
+        way at this coordinator. Also: those of the service.
+        """
+
+    @_abc_1.abstractmethod
     def Plan(
         self,
         request: _upgrades_pb2.PlanUpgradeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_upgrades_pb2.PlanUpgradeResponse, _abc.Awaitable[_upgrades_pb2.PlanUpgradeResponse]]:
         """Registers an upgrade with the projections that were fitted for it. Nothing is searched differently before Start.
-        Replaces a plan that was not started. Refused when its report refuses it, unless forced. Also: those of the service.
+        Replaces a plan that was not started. Refused when its report refuses it, unless forced. FAILED_PRECONDITION: an artifact
+        was not uploaded, or its 10 minutes are over. Also: those of the service.
         """
 
     @_abc_1.abstractmethod

@@ -1243,14 +1243,14 @@ class GetArtifactRequest(_message.Message):
 Global___GetArtifactRequest: _TypeAlias = GetArtifactRequest  # noqa: Y015
 
 @_typing.final
-class GetArtifactResponse(_message.Message):
-    """An artifact."""
+class ArtifactChunk(_message.Message):
+    """A piece of an artifact. The caller knows by the digest whether all have come."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
-    """Its bytes."""
+    """The next bytes."""
     def __init__(
         self,
         *,
@@ -1262,4 +1262,4 @@ class GetArtifactResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetArtifactResponse: _TypeAlias = GetArtifactResponse  # noqa: Y015
+Global___ArtifactChunk: _TypeAlias = ArtifactChunk  # noqa: Y015

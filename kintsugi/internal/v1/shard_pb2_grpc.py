@@ -84,10 +84,10 @@ class ShardStub:
                 request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.NextShardDocumentsRequest.SerializeToString,
                 response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.NextShardDocumentsResponse.FromString,
                 _registered_method=True)
-        self.GetArtifact = channel.unary_unary(
+        self.GetArtifact = channel.unary_stream(
                 '/kintsugi.internal.v1.Shard/GetArtifact',
                 request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetArtifactRequest.SerializeToString,
-                response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetArtifactResponse.FromString,
+                response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.ArtifactChunk.FromString,
                 _registered_method=True)
         self.GetPosition = channel.unary_unary(
                 '/kintsugi.internal.v1.Shard/GetPosition',
@@ -197,7 +197,7 @@ class ShardServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetArtifact(self, request, context):
-        """Reads an artifact that this server holds. Read-only. NOT_FOUND: it does not.
+        """Reads an artifact that this server holds, in chunks of at most 1 MiB. Read-only. NOT_FOUND: it does not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -289,10 +289,10 @@ def add_ShardServicer_to_server(servicer, server):
                     request_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.NextShardDocumentsRequest.FromString,
                     response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.NextShardDocumentsResponse.SerializeToString,
             ),
-            'GetArtifact': grpc.unary_unary_rpc_method_handler(
+            'GetArtifact': grpc.unary_stream_rpc_method_handler(
                     servicer.GetArtifact,
                     request_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetArtifactRequest.FromString,
-                    response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetArtifactResponse.SerializeToString,
+                    response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.ArtifactChunk.SerializeToString,
             ),
             'GetPosition': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPosition,
@@ -589,12 +589,12 @@ class Shard:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/kintsugi.internal.v1.Shard/GetArtifact',
             kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetArtifactRequest.SerializeToString,
-            kintsugi_dot_internal_dot_v1_dot_shard__pb2.GetArtifactResponse.FromString,
+            kintsugi_dot_internal_dot_v1_dot_shard__pb2.ArtifactChunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,8 +72,8 @@ class ShardStub:
     The leases are this replica's own and end with its process: a document may be handed out twice, which does no harm.
     Also: those of the service.
     """
-    GetArtifact: _grpc.UnaryUnaryMultiCallable[_shard_pb2.GetArtifactRequest, _shard_pb2.GetArtifactResponse]
-    """Reads an artifact that this server holds. Read-only. NOT_FOUND: it does not."""
+    GetArtifact: _grpc.UnaryStreamMultiCallable[_shard_pb2.GetArtifactRequest, _shard_pb2.ArtifactChunk]
+    """Reads an artifact that this server holds, in chunks of at most 1 MiB. Read-only. NOT_FOUND: it does not."""
     GetPosition: _grpc.UnaryUnaryMultiCallable[_shard_pb2.GetPositionRequest, _shard_pb2.GetPositionResponse]
     """Tells how far a replica is. With `fence_epoch`, first makes the replica stop applying records of lower epochs,
     durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
@@ -132,8 +132,8 @@ class ShardAsyncStub(ShardStub):
     The leases are this replica's own and end with its process: a document may be handed out twice, which does no harm.
     Also: those of the service.
     """
-    GetArtifact: _aio.UnaryUnaryMultiCallable[_shard_pb2.GetArtifactRequest, _shard_pb2.GetArtifactResponse]  # type: ignore[assignment]
-    """Reads an artifact that this server holds. Read-only. NOT_FOUND: it does not."""
+    GetArtifact: _aio.UnaryStreamMultiCallable[_shard_pb2.GetArtifactRequest, _shard_pb2.ArtifactChunk]  # type: ignore[assignment]
+    """Reads an artifact that this server holds, in chunks of at most 1 MiB. Read-only. NOT_FOUND: it does not."""
     GetPosition: _aio.UnaryUnaryMultiCallable[_shard_pb2.GetPositionRequest, _shard_pb2.GetPositionResponse]  # type: ignore[assignment]
     """Tells how far a replica is. With `fence_epoch`, first makes the replica stop applying records of lower epochs,
     durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
@@ -249,8 +249,8 @@ class ShardServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _shard_pb2.GetArtifactRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_shard_pb2.GetArtifactResponse, _abc.Awaitable[_shard_pb2.GetArtifactResponse]]:
-        """Reads an artifact that this server holds. Read-only. NOT_FOUND: it does not."""
+    ) -> _typing.Union[_abc.Iterator[_shard_pb2.ArtifactChunk], _abc.AsyncIterator[_shard_pb2.ArtifactChunk]]:
+        """Reads an artifact that this server holds, in chunks of at most 1 MiB. Read-only. NOT_FOUND: it does not."""
 
     @_abc_1.abstractmethod
     def GetPosition(

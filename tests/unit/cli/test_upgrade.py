@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from kintsugi import columns
 from kintsugi.cli.main import cli, run
+from kintsugi.projections import artifact
 from kintsugi.v1 import collections_pb2, collections_pb2_grpc, types_pb2, upgrades_pb2, upgrades_pb2_grpc
 
 OLD = types_pb2.Model(name="old", dimension=6)
@@ -29,6 +30,7 @@ class Coordinator(upgrades_pb2_grpc.UpgradesServicer, collections_pb2_grpc.Colle
 
     def __init__(self):
         self.asked = []
+        self.uploaded = {}
         self.state = upgrades_pb2.UPGRADE_STATE_BACKFILLING
         self.refusal = None
         self.waiting = {}
@@ -57,6 +59,11 @@ class Coordinator(upgrades_pb2_grpc.UpgradesServicer, collections_pb2_grpc.Colle
         return upgrades_pb2.GetUpgradeResponse(
             upgrade=upgrade_message(self.state, waits_for="documents"), shards=[progress], report=b'{"rows": []}'
         )
+
+    def PutArtifact(self, request_iterator, _context):
+        first, *others = request_iterator
+        self.uploaded[first.digest] = b"".join(one.data for one in (first, *others))
+        return upgrades_pb2.PutArtifactResponse(digest=first.digest)
 
     def Plan(self, request, context):
         state = upgrades_pb2.UPGRADE_STATE_PLANNED
@@ -268,8 +275,9 @@ def test_plan_measures_and_registers(kintsugi, coordinator, tmp_path):
     assert (plan.new_model.name, plan.new_model.dimension, plan.new_model.document_prefix) == ("new", 4, "doc: ")
     assert (plan.min_migrated, plan.refused) == (0.5, False)
     assert plan.report == report.read_bytes()
-    assert plan.reverse
-    assert plan.anchors
+    named = {plan.bridge, plan.gallery_map, plan.reverse, plan.anchors, plan.uncertainty} - {""}
+    assert set(coordinator.uploaded) == named
+    assert artifact.unpack(coordinator.uploaded[plan.reverse]).target_dimension == 6
 
 
 def test_the_plan_is_drawn(kintsugi, tmp_path):

@@ -6,10 +6,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from kintsugi.limits import MAX_ARTIFACT_BYTES
 from kintsugi.metrics import Metric
-from kintsugi.projections.artifact import MAX_BYTES, ArtifactInvalid, digest, pack, unpack
+from kintsugi.projections.artifact import ArtifactInvalid, digest, pack, unpack
 from kintsugi.projections.fitting import fit_all
-from kintsugi.projections.projection import Affine, Chain, Kind
+from kintsugi.projections.mlp import Training
+from kintsugi.projections.projection import Affine, Chain, Kind, ResidualMlp
 
 
 def spaces(source=6, target=9, count=300):
@@ -72,13 +74,18 @@ def test_a_damaged_or_foreign_artifact_is_refused():
     packed = pack(Affine(Kind.RIDGE, Metric.DOT, np.eye(3, dtype="<f4"), np.zeros(3, dtype="<f4")))
     flipped = packed[:-1] + bytes((packed[-1] ^ 1,))
     later = packed.replace(b'"format_version":1', b'"format_version":2')
-    for damaged in (flipped, packed[:-1], later, b"", b"\n", b"{}\n", b"\xff\xfe\n", b"x" * (MAX_BYTES + 1)):
+    for damaged in (flipped, packed[:-1], later, b"", b"\n", b"{}\n", b"\xff\xfe\n", b"x" * (MAX_ARTIFACT_BYTES + 1)):
         with pytest.raises(ArtifactInvalid):
             unpack(damaged)
 
 
 def test_a_projection_beyond_the_bound_is_not_written():
-    """Above 32 MiB packing refuses and says by how much."""
-    large = Affine(Kind.RIDGE, Metric.DOT, np.zeros((2048, 4200), dtype="<f4"), np.zeros(4200, dtype="<f4"))
-    with pytest.raises(ValueError, match="at most 33554432"):
+    """Every kind between models of 4096 dimensions fits; above 96 MiB packing refuses and says by how much."""
+    size, hidden = 4096, Training().hidden
+    square, narrow = np.zeros((size, size), dtype="<f4"), np.zeros((size, hidden), dtype="<f4")
+    mlp = ResidualMlp(Metric.DOT, square, square[0], narrow, narrow[0], np.ascontiguousarray(narrow.T))
+    packed = pack(mlp)
+    assert unpack(packed).target_dimension == size
+    large = Affine(Kind.RIDGE, Metric.DOT, np.zeros((4096, 6200), dtype="<f4"), np.zeros(6200, dtype="<f4"))
+    with pytest.raises(ValueError, match="ridge projection from 4096 to 6200 dimensions takes .* at most 100663296"):
         pack(large)

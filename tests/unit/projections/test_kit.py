@@ -130,19 +130,10 @@ def test_fitted_pairs_become_anchors_only_when_held_out_ones_are_too_few():
     """Of few pairs a fifth is held out: all of them are anchors, and as many others as are needed."""
     few = world(count=200, queries=8)
     parts = split(dataclasses.replace(few, relevant=(), old_queries=None, new_queries=None))
-    found = kits.draw_anchors(parts, kits.MAX_KIT_BYTES, 0)
+    found = kits.draw_anchors(parts, 0)
     assert len(parts.old) < 50
     assert len(found.old) == 50
     assert {vector.tobytes() for vector in parts.old} < {vector.tobytes() for vector in unit(found.old)}
-
-
-def test_anchors_shrink_to_the_room_there_is():
-    """What can be sent at once bounds them; too little room is an error that names it."""
-    parts = split(world())
-    of_pair = 4 * (parts.old.shape[1] + parts.new.shape[1])
-    assert len(kits.draw_anchors(parts, 1024 + 100 * of_pair, 0).old) == 100
-    with pytest.raises(ValueError, match="leave room for 10 anchors"):
-        kits.draw_anchors(parts, 1024 + 10 * of_pair, 0)
 
 
 def test_a_predictor_is_packed_only_if_it_orders_backfill_better_than_chance(made):

@@ -15,7 +15,16 @@ DIGEST = hashlib.sha256(DATA).hexdigest()
 class Cache:
     def __init__(self, *held):
         self.held = {hashlib.sha256(data).hexdigest(): data for data in held}
+        self.kept = set(self.held)
         self.is_away = False
+
+    async def lasts(self, digest):
+        if self.is_away:
+            raise Unavailable("redis is away")
+        return digest in self.held
+
+    async def keep(self, digest):
+        self.kept.add(digest)
 
     async def get(self, digest):
         if self.is_away:
@@ -47,10 +56,12 @@ async def test_an_artifact_is_kept_once_it_was_read(tmp_path):
     cache = Cache(DATA)
     assert await artifacts(tmp_path, cache).get(DIGEST) == DATA
     cache.held.clear()
+    cache.kept.clear()
     again = artifacts(tmp_path, cache)
     assert again.held(DIGEST) == DATA
     assert await again.get(DIGEST) == DATA
     assert cache.held == {DIGEST: DATA}
+    assert cache.kept == {DIGEST}
 
 
 async def test_what_is_held_needs_no_redis(tmp_path):
@@ -66,6 +77,14 @@ async def test_a_peer_gives_what_redis_lost(tmp_path):
     peers = Peers(a={}, b={DIGEST: b"forged"}, c={DIGEST: DATA})
     cache = Cache()
     assert await artifacts(tmp_path, cache, peers).get(DIGEST) == DATA
+    assert cache.held == {DIGEST: DATA}
+
+
+async def test_what_a_peer_gives_replaces_what_is_damaged_in_redis(tmp_path):
+    """Others would ask in vain there."""
+    cache = Cache()
+    cache.held[DIGEST] = b"damage"
+    assert await artifacts(tmp_path, cache, Peers(a={DIGEST: DATA})).get(DIGEST) == DATA
     assert cache.held == {DIGEST: DATA}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -70,10 +71,13 @@ class FakeRegistry:
 
 
 class FakeArtifacts:
-    """ArtifactCache in memory."""
+    """ArtifactCache in memory. What is not in `kept` is about to expire when `is_late`."""
 
     def __init__(self):
         self.held = {}
+        self.kept = set()
+        self.is_late = False
+        self.is_away = False
 
     async def put(self, data):
         name = artifact.digest(data)
@@ -82,6 +86,14 @@ class FakeArtifacts:
 
     async def get(self, name):
         return self.held.get(name)
+
+    async def lasts(self, name):
+        return name in self.held and (name in self.kept or not self.is_late)
+
+    async def keep(self, name):
+        if self.is_away:
+            raise Unavailable("redis is away")
+        self.kept.add(name)
 
     async def drop(self, name):
         self.held.pop(name, None)
@@ -146,8 +158,9 @@ def linear(weights, kind=Kind.RIDGE, metric=Metric.COSINE):
     return Affine(kind, metric, weights.astype(np.float32), np.zeros(weights.shape[1], np.float32))
 
 
-def make_plan(**changes):
-    """A plan that passes, with its fields replaced by `changes`."""
+def make_plan(held, **changes):
+    """A plan that passes, with its fields replaced by `changes`. Artifacts that are given as bytes are put into `held`, and
+    named by their digests."""
     weights, anchors = make_spaces()
     back = artifact.pack(linear(weights))
     fields = {
@@ -159,7 +172,13 @@ def make_plan(**changes):
         "anchors": anchors_file.pack(anchors),
         "report": json.dumps({"report": {"reasons": ["it is worse", "by much"]}}).encode(),
     }
-    return upgrades_pb2.UpgradePlan(**{**fields, **changes})
+    fields |= changes
+    for field in ("bridge", "gallery_map", "reverse", "anchors", "uncertainty"):
+        data = fields.get(field, "")
+        if isinstance(data, bytes):
+            fields[field] = artifact.digest(data)
+            held[fields[field]] = data
+    return upgrades_pb2.UpgradePlan(**fields)
 
 
 def make_collection():
@@ -208,17 +227,17 @@ def deadline():
 
 
 @pytest.fixture
-def plan():
-    """make_plan."""
-    return make_plan
+def plan(artifacts):
+    """make_plan, whose artifacts are uploaded."""
+    return partial(make_plan, artifacts.held)
 
 
 @pytest.fixture
-def planned(upgrades, deadline):
+def planned(upgrades, deadline, plan):
     """Registers a plan: planned(**changes of the plan)."""
 
     async def run(*, force=False, **changes):
-        request = upgrades_pb2.PlanUpgradeRequest(collection="docs", plan=make_plan(**changes), force=force)
+        request = upgrades_pb2.PlanUpgradeRequest(collection="docs", plan=plan(**changes), force=force)
         return await upgrades.plan(request, deadline)
 
     return run

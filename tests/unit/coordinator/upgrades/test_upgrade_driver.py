@@ -169,6 +169,17 @@ async def test_what_was_decided_for_an_earlier_stay_in_a_state_does_not_apply(pl
     assert after(registry.view, now, UpgradeEvent.COMPLETE, 9)[0].state is UpgradeState.FINISHED
 
 
+async def test_artifacts_that_the_registry_names_are_kept(planned, swept, artifacts):
+    """From the next sweep on; as soon as Redis takes it."""
+    upgrade = await planned()
+    artifacts.is_away = True
+    await swept()
+    assert artifacts.kept == set()
+    artifacts.is_away = False
+    await swept()
+    assert artifacts.kept == set(upgrade.artifacts)
+
+
 async def test_artifacts_of_a_replaced_plan_are_dropped(planned, swept, artifacts, registry):
     """Those that the registry names stay."""
     await planned()

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from coordinator.upgrade_plan import MAX_ARTIFACT_BYTES, MAX_REPORT_BYTES, check
+from coordinator.upgrade_plan import MAX_REPORT_BYTES, check
 from kintsugi.ann.spec import parse_name
 from kintsugi.errors import FailedPrecondition, InvalidArgument
 from kintsugi.metrics import Metric
@@ -21,12 +21,22 @@ BOTH = upgrades_pb2.UPGRADE_STRATEGY_BOTH_VECTORS
 OLD, NEW = 6, 8
 
 
-def test_a_sound_plan_passes(plan, collection):
+@pytest.fixture
+def checked(plan, collection, artifacts):
+    """Checks a plan whose artifacts are uploaded: checked(collection, force=True, **changes of the plan)."""
+
+    async def run(collection=collection, *, force=True, **changes):
+        return await check(plan(**changes), collection, artifacts.get, force=force)
+
+    return run
+
+
+async def test_a_sound_plan_passes(checked):
     """With its defaults filled in, and a number for the model that no model had."""
-    checked = check(plan(), collection, force=False)
-    assert (checked.model.number, checked.strategy) == (2, Strategy.BRIDGE)
-    assert (checked.min_migrated, checked.min_recall) == (0.99, 0.95)
-    assert len(checked.artifacts) == 4
+    passed = await checked(force=False)
+    assert (passed.model.number, passed.strategy) == (2, Strategy.BRIDGE)
+    assert (passed.min_migrated, passed.min_recall) == (0.99, 0.95)
+    assert passed.artifacts == (passed.bridge, passed.reverse, passed.anchors)
 
 
 @pytest.mark.parametrize(
@@ -36,15 +46,17 @@ def test_a_sound_plan_passes(plan, collection):
         ({"strategy": 9}, "plan.strategy", "is 9"),
         ({"calibration": 0}, "plan.calibration", "is 0"),
         ({"calibration": RAW}, "plan.calibration", "is RAW, must be another one with query-bridge"),
-        ({"bridge": b""}, "plan.bridge", "must be given"),
+        ({"bridge": ""}, "plan.bridge", "must be given"),
         ({"gallery_map": b"x"}, "plan.gallery_map", "must be empty with query-bridge"),
         ({"strategy": MAP}, "plan.gallery_map", "must be given"),
         ({"strategy": BOTH}, "plan.bridge", "must be empty with both-vectors"),
-        ({"reverse": b""}, "plan.reverse", "must be given"),
-        ({"anchors": b""}, "plan.anchors", "must be given"),
+        ({"reverse": ""}, "plan.reverse", "must be given"),
+        ({"anchors": ""}, "plan.anchors", "must be given"),
         ({"reverse": b"forged"}, "plan.reverse", "is no kintsugi-projection"),
         ({"anchors": b"forged"}, "plan.anchors", "is no kintsugi-anchors"),
-        ({"bridge": bytes(MAX_ARTIFACT_BYTES + 1)}, "plan.bridge", "must have at most"),
+        ({"uncertainty": b"forged"}, "plan.uncertainty", "is no kintsugi-uncertainty"),
+        ({"bridge": "A" * 64}, "plan.bridge", "must be 64 hexadecimal digits"),
+        ({"uncertainty": "../registry"}, "plan.uncertainty", "is '../registry', must be 64 hexadecimal digits"),
         ({"report": b""}, "plan.report", "has 0 bytes"),
         ({"report": bytes(MAX_REPORT_BYTES + 1)}, "plan.report", "must have 1 to"),
         ({"report": b"{"}, "plan.report", "is no JSON"),
@@ -57,41 +69,49 @@ def test_a_sound_plan_passes(plan, collection):
         ({"new_model": types_pb2.Model(name="new")}, "plan.new_model.dimension", "is 0"),
     ],
 )
-def test_what_is_outside_its_bound_is_refused_by_its_path(plan, collection, changes, field, match):
+async def test_what_is_outside_its_bound_is_refused_by_its_path(checked, changes, field, match):
     """Each field with its value and what it must be."""
     with pytest.raises(InvalidArgument, match=match) as raised:
-        check(plan(**changes), collection, force=True)
+        await checked(**changes)
     assert raised.value.field == field
 
 
-def test_one_altered_byte_of_an_artifact_is_refused(plan, collection):
+@pytest.mark.parametrize("field", ["bridge", "reverse", "anchors", "uncertainty"])
+async def test_an_artifact_that_was_not_uploaded_is_missed_by_its_field(checked, field):
+    """Or was too long ago: Redis has let go of it."""
+    with pytest.raises(FailedPrecondition, match=rf"plan\.{field} names artifact 0+, which is not here") as raised:
+        await checked(**{field: "0" * 64})
+    assert (raised.value.field, raised.value.reason) == (f"plan.{field}", "ARTIFACT_NOT_UPLOADED")
+
+
+async def test_one_altered_byte_of_an_artifact_is_refused(checked, plan, artifacts):
     """Wherever it is: the checksum tells."""
-    packed = bytearray(plan().bridge)
+    packed = bytearray(artifacts.held[plan().bridge])
     packed[-1] ^= 1
     with pytest.raises(InvalidArgument, match="does not match its checksum"):
-        check(plan(bridge=bytes(packed)), collection, force=True)
+        await checked(bridge=bytes(packed))
 
 
-def test_projections_for_other_spaces_are_refused(plan, collection, spaces):
+async def test_projections_for_other_spaces_are_refused(checked, spaces):
     """By dimension and by metric."""
     weights, _, linear = spaces
     with pytest.raises(InvalidArgument, match="maps dimension 6 to 8, must map 8 to 6"):
-        check(plan(reverse=artifact.pack(linear(weights.T))), collection, force=True)
+        await checked(reverse=artifact.pack(linear(weights.T)))
     with pytest.raises(InvalidArgument, match=r"plan\.bridge is for dot, must be for cosine"):
-        check(plan(bridge=artifact.pack(linear(weights, metric=Metric.DOT))), collection, force=True)
+        await checked(bridge=artifact.pack(linear(weights, metric=Metric.DOT)))
 
 
-def test_a_projection_of_shuffled_pairs_is_refused_even_when_forced(plan, collection, spaces):
+async def test_a_projection_of_shuffled_pairs_is_refused_even_when_forced(checked, spaces):
     """It finds no more anchors than chance does."""
     _, anchors, linear = spaces
     shuffled = np.random.default_rng(3).permutation(anchors.old)
     weights = np.linalg.lstsq(anchors.new, shuffled, rcond=None)[0]
     with pytest.raises(InvalidArgument, match=r"plan\.reverse finds .* of the anchors .* chance") as raised:
-        check(plan(reverse=artifact.pack(linear(weights))), collection, force=True)
+        await checked(reverse=artifact.pack(linear(weights)))
     assert raised.value.field == "plan.reverse"
 
 
-def test_a_projection_that_overflows_is_refused(plan, collection, spaces):
+async def test_a_projection_that_overflows_is_refused(checked, collection, spaces):
     """Its weights are finite, what it makes of anchors is not; no warning is left behind."""
     weights, _, linear = spaces
     under_dot = msgspec.structs.replace(
@@ -101,47 +121,47 @@ def test_a_projection_that_overflows_is_refused(plan, collection, spaces):
     )
     huge = artifact.pack(linear(np.sign(weights) * 3e38, metric=Metric.DOT))
     with pytest.raises(InvalidArgument, match=r"plan\.bridge finds .* of the anchors .* chance"):
-        check(plan(bridge=huge), under_dot, force=True)
+        await checked(under_dot, bridge=huge)
 
 
-def test_a_report_that_is_nested_too_deep_is_refused(plan, collection):
+async def test_a_report_that_is_nested_too_deep_is_refused(checked):
     """Like any other text that is no JSON."""
     with pytest.raises(InvalidArgument, match=r"plan\.report is no JSON"):
-        check(plan(report=b"[" * 100_000 + b"]" * 100_000), collection, force=False)
+        await checked(report=b"[" * 100_000 + b"]" * 100_000, force=False)
 
 
-def test_anchors_that_do_not_belong_together_are_refused(plan, collection, spaces):
+async def test_anchors_that_do_not_belong_together_are_refused(checked, spaces):
     """Good projections then seem bad, and neither can be believed."""
     _, anchors, _ = spaces
     packed = anchors_file.pack(Anchors(np.random.default_rng(3).permutation(anchors.old), anchors.new))
     with pytest.raises(InvalidArgument, match="chance"):
-        check(plan(anchors=packed), collection, force=True)
+        await checked(anchors=packed)
 
 
-def test_what_its_report_refuses_needs_force(plan, collection):
+async def test_what_its_report_refuses_needs_force(checked):
     """The reasons are told."""
     with pytest.raises(FailedPrecondition, match="it is worse; by much") as raised:
-        check(plan(refused=True), collection, force=False)
+        await checked(refused=True, force=False)
     assert raised.value.reason == "UPGRADE_REFUSED"
-    check(plan(refused=True), collection, force=True)
+    await checked(refused=True)
 
 
-def test_a_model_that_a_rollback_left_behind_is_taken_up_again(plan, collection):
+async def test_a_model_that_a_rollback_left_behind_is_taken_up_again(checked, collection):
     """Under its number, if it is the same; one whose vectors are gone is not."""
     left = Model(2, "new", NEW, Metric.COSINE)
     after = msgspec.structs.replace(collection, models=(*collection.models, left), retired=("new",))
-    assert check(plan(), after, force=False).model == left
+    assert (await checked(after, force=False)).model == left
     other = types_pb2.Model(name="new", dimension=NEW, revision="another")
     with pytest.raises(InvalidArgument, match="another model named 'new'"):
-        check(plan(new_model=other), after, force=False)
+        await checked(after, new_model=other, force=False)
     gone = msgspec.structs.replace(after, dropped=("new",))
     with pytest.raises(InvalidArgument, match="whose vectors are gone"):
-        check(plan(), gone, force=False)
+        await checked(gone, force=False)
 
 
-def test_a_model_too_small_for_the_encoding_is_refused(plan, collection):
+async def test_a_model_too_small_for_the_encoding_is_refused(checked, collection):
     """The index of the new model is encoded like that of the old one."""
     encoded = msgspec.structs.replace(collection, encoding=parse_name("binary+prefix-9"))
     with pytest.raises(InvalidArgument, match=r"dimension is 8, must suit the encoding binary\+prefix-9") as raised:
-        check(plan(), encoded, force=True)
+        await checked(encoded)
     assert raised.value.field == "plan.new_model.dimension"

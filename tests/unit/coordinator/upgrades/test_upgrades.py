@@ -21,6 +21,17 @@ async def test_a_plan_is_registered_with_its_artifacts(planned, registry, artifa
     assert (upgrade.bridge, upgrade.gallery_map) == (upgrade.reverse, "")
 
 
+async def test_an_artifact_that_may_be_gone_in_a_minute_is_missed(planned, registry, artifacts):
+    """Redis could let go of it before anybody hears of the plan. One that an earlier plan names is kept."""
+    artifacts.is_late = True
+    with pytest.raises(FailedPrecondition, match="which is not here") as raised:
+        await planned()
+    assert raised.value.reason == "ARTIFACT_NOT_UPLOADED"
+    assert not registry.view.upgrades
+    artifacts.kept = set(artifacts.held)
+    assert (await planned()).state is UpgradeState.PLANNED
+
+
 async def test_a_plan_that_was_not_started_is_replaced(planned):
     """Under its number; the last one counts."""
     await planned()

@@ -7,7 +7,7 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from kintsugi import AsyncClient, Client, FailedPrecondition, InvalidArgument, Model, UpgradePlan, columns
+from kintsugi import AsyncClient, Client, FailedPrecondition, InvalidArgument, Model, Unavailable, UpgradePlan, columns
 from kintsugi.metrics import Metric
 from kintsugi.projections import anchors as anchors_file
 from kintsugi.projections import artifact
@@ -38,18 +38,42 @@ UPGRADE = upgrades_pb2.Upgrade(
 )
 
 
+def plan_with(**changes):
+    return UpgradePlan(**{**{name: getattr(PLAN, name) for name in UpgradePlan.__slots__}, **changes})
+
+
 class Service(upgrades_pb2_grpc.UpgradesServicer):
-    """Answers every call with the same upgrade; `failure` is raised once."""
+    """Answers every call with the same upgrade; `failure` is raised once. `uploads`: the messages of each upload."""
 
     def __init__(self):
         self.requests = []
+        self.uploads = []
         self.failure = None
+        self.upload_failure = None
+
+    def artifacts(self):
+        """What was uploaded, by digest, as the first message of each upload says."""
+        for first, *_ in self.uploads:
+            assert first.total_bytes == sum(len(one.data) for one in self.uploads_of(first.digest))
+        return {first.digest: b"".join(one.data for one in (first, *others)) for first, *others in self.uploads}
+
+    def uploads_of(self, digest):
+        return next(messages for messages in self.uploads if messages[0].digest == digest)
 
     def take(self, request):
         self.requests.append(request)
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
+
+    async def PutArtifact(self, request_iterator, context):
+        messages = [await anext(request_iterator)]
+        if self.upload_failure is not None:
+            failure, self.upload_failure = self.upload_failure, None
+            raise failure
+        messages += [message async for message in request_iterator]
+        self.uploads.append(messages)
+        return upgrades_pb2.PutArtifactResponse(digest=messages[0].digest)
 
     async def Plan(self, request, context):
         self.take(request)
@@ -126,20 +150,44 @@ async def test_a_plan_is_packed(client, service):
     assert (request.collection, request.force) == ("docs", True)
     sent = request.plan
     assert (sent.new_model.name, sent.new_model.dimension) == ("new", 6)
-    assert (sent.bridge, sent.reverse, sent.gallery_map) == (artifact.pack(BACK), artifact.pack(BACK), b"")
-    assert sent.anchors == anchors_file.pack(PAIRS)
+    back, pairs = artifact.pack(BACK), anchors_file.pack(PAIRS)
+    assert (sent.bridge, sent.reverse, sent.gallery_map) == (artifact.digest(back), artifact.digest(back), "")
+    assert sent.anchors == artifact.digest(pairs)
+    assert service.artifacts() == {artifact.digest(data): data for data in (back, pairs)}
+    assert len(service.uploads) == 2
     assert sent.strategy == upgrades_pb2.UPGRADE_STRATEGY_QUERY_BRIDGE
     assert sent.calibration == upgrades_pb2.SCORE_CALIBRATION_QUANTILES
     assert (sent.min_migrated, sent.min_recall) == (0, 0)
 
 
+async def test_large_artifacts_travel_in_chunks(client, service):
+    """Each of one MiB at most, the first with the digest and the size; what failed on the way is uploaded again."""
+    large = bytes(2 * 2**20) + b"end"
+    service.upload_failure = Unavailable("the upload was lost")
+    await client.upgrade_plan("docs", plan_with(anchors=large))
+    assert service.artifacts()[artifact.digest(large)] == large
+    messages = service.uploads_of(artifact.digest(large))
+    assert [len(one.data) for one in messages] == [2**20, 2**20, 3]
+    assert [(one.digest, one.total_bytes) for one in messages[1:]] == [("", 0)] * 2
+
+
+async def test_artifacts_beyond_the_bound_are_refused_here(client, service):
+    """By their field, before anything is uploaded."""
+    large = Affine(Kind.RIDGE, Metric.COSINE, np.ones((4096, 6200), np.float32), np.zeros(6200, np.float32))
+    with pytest.raises(InvalidArgument, match=r"^anchors has 100663297 bytes, must have at most 100663296"):
+        await client.upgrade_plan("docs", plan_with(anchors=bytes(96 * 2**20 + 1)))
+    with pytest.raises(InvalidArgument, match=r"^bridge is too large: .* from 4096 to 6200 dimensions"):
+        await client.upgrade_plan("docs", plan_with(bridge=large))
+    assert not service.uploads
+
+
 @pytest.mark.parametrize(("field", "value"), [("strategy", "magic"), ("calibration", "none"), ("min_recall", 0)])
 async def test_words_that_nobody_knows_are_refused_here(client, service, field, value):
     """The wire could not carry them."""
-    values = {name: getattr(PLAN, name) for name in UpgradePlan.__slots__}
     with pytest.raises(InvalidArgument, match=f"^{field} is"):
-        await client.upgrade_plan("docs", UpgradePlan(**{**values, field: value}))
+        await client.upgrade_plan("docs", plan_with(**{field: value}))
     assert not service.requests
+    assert not service.uploads
 
 
 @pytest.mark.parametrize("command", ["start", "pause", "resume", "cut_over", "rollback", "finish"])

@@ -4,20 +4,23 @@ lost that another one holds. Real Valkey, gRPC and LMDB, in one process."""
 import asyncio
 import base64
 import json
+import os
 
 import msgspec
 import pytest
 
 from kintsugi.durable import remove_folder
-from kintsugi.errors import Aborted, Unavailable
+from kintsugi.errors import Aborted, NotFound, Unavailable
 from kintsugi.ids import encode
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.lifecycle import LifecycleState
+from kintsugi.limits import MAX_ARTIFACT_CHUNK_BYTES
 from kintsugi.log.chain import extend
 from kintsugi.log.read import LogEntry
 from kintsugi.log.records import parse as parse_record
 from kintsugi.metrics import StoredType
 from kintsugi.position import Position
+from kintsugi.projections import artifact
 from kintsugi.registry.records import LogState, ReplicaState
 from kintsugi.registry.store import Delete
 from kintsugi.registry.watch import RegistryHealth
@@ -377,3 +380,16 @@ async def test_a_deleted_collection_goes_with_its_data_and_an_unknown_one_is_kep
     await soon(lambda: not a.folders.replica("c2", 0).path.exists(), "the deleted collection is removed")
     await soon(lambda: list(a.folders.root.glob("orphaned/c3-0-*")), "the unknown one is set aside")
     assert a.hosts("c1")
+
+
+async def test_a_server_reads_the_artifacts_of_its_peers(fleet, soon):
+    """In chunks, whatever their size; what a peer does not hold it says."""
+    a, b = await fleet.start("a"), await fleet.start("b")
+    data = os.urandom(2 * MAX_ARTIFACT_CHUNK_BYTES + 3)
+    a.folders.artifacts.mkdir(exist_ok=True)
+    (a.folders.artifacts / artifact.digest(data)).write_bytes(data)
+    peers = b.parts.host._around.peers
+    await soon(lambda: a.member in peers.others(b.member), "each knows the other")
+    assert await peers.artifact(a.member, artifact.digest(data)) == data
+    with pytest.raises(NotFound, match="is not held here"):
+        await peers.artifact(a.member, artifact.digest(b"another"))
