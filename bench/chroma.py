@@ -38,9 +38,9 @@ _ASKED_AT_ONCE = 64
 _CONNECTIONS = 256
 
 
-def check() -> None:
+def check(module: str = _MODULE) -> None:
     """Raises before minutes are spent when there is no peer."""
-    if importlib.util.find_spec(_MODULE) is None:
+    if importlib.util.find_spec(module) is None:
         raise FailedPrecondition("peer needs Chroma: pip install --editable '.[bench-peer]'")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import chroma, cli
+from bench import chroma
 from bench.child import Child
 from bench.chroma import ChromaClient
 from bench.origin import Origin
@@ -26,6 +26,7 @@ from bench.processes import Memory
 from bench.results import Figures
 from bench.statistics import Spread, recall
 from bench.workloads import SMOKE_DATASET, searches_named
+from kintsugi.errors import FailedPrecondition
 from kintsugi.metrics import Metric
 from kintsugi.tuning.truth import exact_top_k
 
@@ -111,11 +112,10 @@ def test_the_table_tells_recall_beside_every_figure():
     assert "| all of ours | 110 | 220 |\n| Chroma | 400 | 0 |\n| Chroma after ingest | 900 | 0 |" in text
 
 
-def test_a_missing_peer_is_told_with_how_to_install_it(monkeypatch, capsys):
+def test_a_missing_peer_is_told_with_how_to_install_it():
     """Before anything is prepared."""
-    monkeypatch.setattr(chroma, "_MODULE", "no_such_module")
-    assert cli.main(["peer", "--smoke"]) == 1
-    assert "peer needs Chroma: pip install --editable '.[bench-peer]'" in capsys.readouterr().err
+    with pytest.raises(FailedPrecondition, match=r"peer needs Chroma: pip install --editable '.\[bench-peer\]'"):
+        chroma.check("no_such_module")
 
 
 def test_only_one_module_knows_the_peer():
