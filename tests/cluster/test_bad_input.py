@@ -14,6 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from harness.bad_input.artifacts import FILES
 from harness.bad_input.case import INVALID, Bad, World, put
 from harness.bad_input.good import GOOD, OTHER, VERSIONS, UpgradeAs, block, plan, request_for, spec, upsert
 from harness.bad_input.table import CANNOT_BE_BAD, all_rows
@@ -93,6 +94,10 @@ class Wire:
         """The answer; of an rpc that streams them, all."""
         service, method = rpc.split(".")
         send = getattr(self._stubs[service], method)
+        if rpc == "Upgrades.Plan":
+            self._upload(request.plan)
+        if METHODS[rpc].client_streaming and not METHODS[rpc].server_streaming:
+            return send(iter([request]), timeout=TIMEOUT_S)
         if METHODS[rpc].client_streaming:
             (answer,) = send(iter([request]), timeout=TIMEOUT_S)
             if getattr(answer, "status", b""):
@@ -102,11 +107,20 @@ class Wire:
             return list(send(request, timeout=TIMEOUT_S))
         return send(request, timeout=TIMEOUT_S)
 
+    def _upload(self, plan: upgrades_pb2.UpgradePlan) -> None:
+        """What the plan names, unless it names what there is not."""
+        for name in {plan.bridge, plan.gallery_map, plan.reverse, plan.anchors, plan.uncertainty} & FILES.keys():
+            data = FILES[name]
+            request = upgrades_pb2.PutArtifactRequest(digest=name, total_bytes=len(data), data=data)
+            self._stubs["Upgrades"].PutArtifact(iter([request]), timeout=TIMEOUT_S)
+
     def send_bytes(self, rpc: str, data: bytes) -> None:
         """Sends what need not be a message."""
         service, method = rpc.split(".")
         path = f"/kintsugi.v1.{service}/{method}"
-        if METHODS[rpc].client_streaming:
+        if METHODS[rpc].client_streaming and not METHODS[rpc].server_streaming:
+            self._channel.stream_unary(path)(iter([data]), timeout=TIMEOUT_S)
+        elif METHODS[rpc].client_streaming:
             list(self._channel.stream_stream(path)(iter([data]), timeout=TIMEOUT_S))
         elif METHODS[rpc].server_streaming:
             list(self._channel.unary_stream(path)(data, timeout=TIMEOUT_S))

@@ -6,7 +6,7 @@ from kintsugi.metrics import Metric
 from kintsugi.projections import anchors as anchors_file
 from kintsugi.projections import artifact, uncertainty
 from kintsugi.projections.anchors import Anchors
-from kintsugi.projections.artifact import pack_arrays
+from kintsugi.projections.artifact import digest, pack_arrays
 from kintsugi.projections.projection import Affine, F32Matrix, Kind
 from kintsugi.projections.uncertainty import Uncertainty
 
@@ -28,6 +28,16 @@ def projection(metric: Metric = Metric.COSINE, source: int = 4, target: int = 4,
 def predictor(dimension: int = 4) -> bytes:
     zeros = np.zeros(dimension, np.float32)
     return uncertainty.pack(Uncertainty(zeros, zeros, zeros, 0.0, of_unit_length=True))
+
+
+# What plans name by its digest. It is uploaded before they are sent.
+FILES: dict[str, bytes] = {}
+
+
+def named(data: bytes) -> str:
+    """The digest of a file, by which a plan names it."""
+    FILES[name := digest(data)] = data
+    return name
 
 
 PROJECTION = projection()

@@ -80,12 +80,12 @@ def plan() -> upgrades_pb2.UpgradePlan:
         new_model=model("n"),
         strategy=upgrades_pb2.UPGRADE_STRATEGY_QUERY_BRIDGE,
         calibration=upgrades_pb2.SCORE_CALIBRATION_QUANTILES,
-        bridge=artifacts.PROJECTION,
-        reverse=artifacts.PROJECTION,
-        anchors=artifacts.ANCHORS,
+        bridge=artifacts.named(artifacts.PROJECTION),
+        reverse=artifacts.named(artifacts.PROJECTION),
+        anchors=artifacts.named(artifacts.ANCHORS),
         report=b'{"reasons": ["it is worse"]}',
         min_recall=0.01,
-        uncertainty=artifacts.PREDICTOR,
+        uncertainty=artifacts.named(artifacts.PREDICTOR),
     )
 
 
@@ -93,6 +93,11 @@ def upgrade_request_for(method: str) -> Message:
     """For a collection whose upgrade goes on; of a plan, for one that was not started."""
     name = UpgradeAs.BACKFILLING
     good: dict[str, Message] = {
+        "PutArtifact": upgrades_pb2.PutArtifactRequest(
+            digest=artifacts.named(artifacts.PROJECTION),
+            total_bytes=len(artifacts.PROJECTION),
+            data=artifacts.PROJECTION,
+        ),
         "Plan": upgrades_pb2.PlanUpgradeRequest(collection=UpgradeAs.PLANNED, plan=plan()),
         "Start": upgrades_pb2.StartUpgradeRequest(collection=name),
         "Get": upgrades_pb2.GetUpgradeRequest(collection=name),

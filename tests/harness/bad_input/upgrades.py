@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from harness.bad_input.artifacts import ANCHORS, PREDICTOR, PROJECTION, SAMPLE, anchors_of, predictor, projection
+from harness.bad_input.artifacts import (
+    ANCHORS,
+    PREDICTOR,
+    PROJECTION,
+    SAMPLE,
+    anchors_of,
+    named,
+    predictor,
+    projection,
+)
 from harness.bad_input.case import EXISTS, NOT_FOUND, PRECONDITION, Bad, Value, bad
 from harness.bad_input.good import DIMENSION, OTHER, UpgradeAs, floats, integer, model
 from harness.bad_input.shared import (
@@ -25,7 +34,8 @@ from kintsugi.v1 import types_pb2, upgrades_pb2
 PLAN, PUT, NEXT = "Upgrades.Plan", "Upgrades.PutVectors", "Upgrades.NextDocuments"
 MAP, BOTH = upgrades_pb2.UPGRADE_STRATEGY_GALLERY_MAP, upgrades_pb2.UPGRADE_STRATEGY_BOTH_VECTORS
 RAW = upgrades_pb2.SCORE_CALIBRATION_RAW
-MAPPED = (("plan.strategy", MAP), ("plan.gallery_map", PROJECTION))
+NAMED = named(PROJECTION)
+MAPPED = (("plan.strategy", MAP), ("plan.gallery_map", NAMED))
 
 # What each command must not be given to, and what it answers to that.
 _WRONG_STATES: dict[str, dict[UpgradeAs, str]] = {
@@ -67,7 +77,7 @@ _WRONG_STATES: dict[str, dict[UpgradeAs, str]] = {
 
 
 def rows() -> list[Bad]:
-    return [*_commands(), *_plan(), *_next_documents(), *_put_vectors()]
+    return [*_commands(), *_put_artifact(), *_plan(), *_next_documents(), *_put_vectors()]
 
 
 def _commands() -> list[Bad]:
@@ -82,6 +92,25 @@ def _commands() -> list[Bad]:
             *(bad(rpc, path, state, state.value, "", says, code=PRECONDITION) for state, says in wrong.items()),
         ]
     return found
+
+
+def _put_artifact() -> list[Bad]:
+    rpc, name, size, most = "Upgrades.PutArtifact", "digest", "total_bytes", 96 * MIB
+    length = len(PROJECTION)
+    return [
+        *(bad(rpc, name, what, value, name, f"is '{value}'", "64 hexadecimal digits")
+          for what, value in (("not set", ""), ("short", "0" * 63), ("in upper case", "A" * 64), ("a path", "../x"))),
+        bad(rpc, name, "of other bytes", "0" * 64, name, "is 000", NAMED),
+        bad(rpc, size, "not set", 0, size, "is 0", f"1 to {most}"),
+        bad(rpc, size, "too many", most + 1, size, str(most + 1), f"1 to {most}"),
+        bad(rpc, size, "huge", 2**64 - 1, size, str(2**64 - 1), f"1 to {most}"),
+        bad(rpc, size, "more than come", length + 1, size, f"is {length + 1}", f"must be {length}"),
+        bad(rpc, size, "fewer than come", length - 1, "data", f"makes {length} bytes", f"must make {length - 1}"),
+        bad(rpc, "data", "none", b"", "data", "has 0 bytes", f"1 to {MIB}"),
+        bad(rpc, "data", "too many", bytes(MIB + 1), "data", f"has {MIB + 1} bytes", f"1 to {MIB}",
+            also=((size, MIB + 1),)),
+        bad(rpc, "data", "others", PROJECTION[:-1] + b"\x01", name, f"is {NAMED}", "that of the bytes that came"),
+    ]  # fmt: skip
 
 
 # --- The plan ---------------------------------------------------------------------------------------------------------
@@ -117,8 +146,8 @@ def _choices() -> list[Bad]:
         *(bad(PLAN, path, what, value, path, f"is {value}", "must be one of 1 (")
           for path in (strategy, calibration) for what, value in (("not set", 0), ("unknown", 9))),
         bad(PLAN, calibration, "raw scores of two spaces", RAW, calibration, "is RAW", "with query-bridge"),
-        bad(PLAN, strategy, "without its map", MAP, "plan.gallery_map", "0 bytes", "must be given with gallery-map"),
-        bad(PLAN, strategy, "with a bridge", BOTH, "plan.bridge", f"{len(PROJECTION)} bytes", "be empty with both-vec"),
+        bad(PLAN, strategy, "without its map", MAP, "plan.gallery_map", "is ''", "must be given with gallery-map"),
+        bad(PLAN, strategy, "with a bridge", BOTH, "plan.bridge", NAMED, "be empty with both-vectors"),
     ]  # fmt: skip
 
 
@@ -149,14 +178,13 @@ def _report() -> list[Bad]:
 
 def _projections() -> list[Bad]:
     bridge, path, reverse = "plan.bridge", "plan.gallery_map", "plan.reverse"
-    size = f"{len(PROJECTION)} bytes"
     return [
         *_projection(bridge),
         *_projection(path, MAPPED),
         *_projection(reverse),
-        bad(PLAN, bridge, "left out", b"", bridge, "0 bytes", "must be given with query-bridge"),
-        bad(PLAN, reverse, "left out", b"", reverse, "0 bytes", "must be given with query-bridge"),
-        bad(PLAN, path, "unwanted", PROJECTION, path, size, "must be empty with query-bridge"),
+        bad(PLAN, bridge, "left out", "", bridge, "is ''", "must be given with query-bridge"),
+        bad(PLAN, reverse, "left out", "", reverse, "is ''", "must be given with query-bridge"),
+        bad(PLAN, path, "unwanted", NAMED, path, NAMED, "must be empty with query-bridge"),
     ]
 
 
@@ -175,12 +203,20 @@ def _projection(path: str, given: tuple[tuple[str, Value], ...] = ()) -> list[Ba
         "to one point": (projection(scale=0.0), "must find more than"),
     }
     return [
-        *((bad(PLAN, path, what, value, path, says, also=_others(path, given)))
+        *(bad(PLAN, path, what, named(value), path, says, also=_others(path, given))
           for what, (value, says) in wrong.items()),
-        bad(PLAN, path, "too large", bytes(12 * MIB + 1), path, str(12 * MIB + 1), f"at most {12 * MIB}",
-            also=_others(path, given)),
-        bad(PLAN, path, "too large with the anchors", bytes(8 * MIB), "plan", "has artifacts of 16",
-            f"at most {15 * MIB}", also=(*_others(path, given), ("plan.anchors", bytes(8 * MIB)))),
+        *_digests(path, _others(path, given)),
+    ]  # fmt: skip
+
+
+def _digests(path: str, also: tuple[tuple[str, Value], ...] = ()) -> list[Bad]:
+    """What names no artifact, or one that nobody has uploaded."""
+    malformed = {"short": "0" * 63, "in upper case": "A" * 64, "a path": "../registry", "long": "0" * 65}
+    return [
+        *(bad(PLAN, path, what, value, path, value, "64 hexadecimal digits", also=also)
+          for what, value in malformed.items()),
+        bad(PLAN, path, "of nothing", "0" * 64, path, "names artifact 000", "must be uploaded", code=PRECONDITION,
+            also=also),
     ]  # fmt: skip
 
 
@@ -205,14 +241,15 @@ def _other_artifacts() -> list[Bad]:
         "of another new model": (anchors_of(SAMPLE, of_five), "new vectors of dimension 5, must have 4, that of n"),
     }
     return [
-        bad(PLAN, path, "left out", b"", path, "0 bytes", "must be given"),
-        bad(PLAN, path, "too large", bytes(12 * MIB + 1), path, str(12 * MIB + 1), f"at most {12 * MIB}"),
-        *(bad(PLAN, path, what, value, path, says) for what, (value, says) in wrong.items()),
-        bad(PLAN, path, "shuffled", anchors_of(SAMPLE, np.random.default_rng(1).permutation(SAMPLE)), "plan.bridge",
-            "of the anchors among their 10 nearest", "which chance may find"),
-        bad(PLAN, unsure, "garbage", b"garbage", unsure, "is no kintsugi-uncertainty"),
-        bad(PLAN, unsure, "cut off", PREDICTOR[:-1], unsure, "does not match its checksum"),
-        bad(PLAN, unsure, "of another model", predictor(5), unsure, "is for dimension 5", "4, that of m"),
+        bad(PLAN, path, "left out", "", path, "is ''", "must be given"),
+        *(bad(PLAN, path, what, named(value), path, says) for what, (value, says) in wrong.items()),
+        bad(PLAN, path, "shuffled", named(anchors_of(SAMPLE, np.random.default_rng(1).permutation(SAMPLE))),
+            "plan.bridge", "of the anchors among their 10 nearest", "which chance may find"),
+        *_digests(path),
+        bad(PLAN, unsure, "garbage", named(b"garbage"), unsure, "is no kintsugi-uncertainty"),
+        bad(PLAN, unsure, "cut off", named(PREDICTOR[:-1]), unsure, "does not match its checksum"),
+        bad(PLAN, unsure, "of another model", named(predictor(5)), unsure, "is for dimension 5", "4, that of m"),
+        *_digests(unsure),
     ]  # fmt: skip
 
 
