@@ -16,7 +16,7 @@ from kintsugi.internal.v1.shard_pb2_grpc import ShardServicer
 from kintsugi.lifecycle import Lifecycle
 from kintsugi.machine import machine_status
 from kintsugi.process_memory import resident_bytes
-from kintsugi.registry.artifacts import chunks
+from kintsugi.projections.artifact import chunks
 from kintsugi.registry.file import serialise
 from kintsugi.registry.watch import RegistryWatcher
 from kintsugi.rpc.server import remaining_s

@@ -5,13 +5,13 @@ shape and that every element is finite: a forged or damaged file raises Artifact
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from kintsugi.limits import MAX_ARTIFACT_BYTES
+from kintsugi.limits import MAX_ARTIFACT_BYTES, MAX_ARTIFACT_CHUNK_BYTES
 from kintsugi.metrics import Metric
 from kintsugi.projections.projection import Affine, Chain, Kind, Projection, ResidualMlp
 
@@ -61,6 +61,12 @@ def pack(projection: Projection) -> bytes:
 def pack_arrays(magic: str, arrays: Mapping[str, npt.NDArray[np.float32]]) -> bytes:
     """Serialises named arrays as a file of another kind. Raises ValueError above MAX_ARTIFACT_BYTES."""
     return _sealed(magic, magic, msgspec.msgpack.encode({name: _stored(array) for name, array in arrays.items()}))
+
+
+def chunks(data: bytes) -> Iterator[bytes]:
+    """The bytes of an artifact in pieces that calls and Redis take."""
+    for start in range(0, len(data), MAX_ARTIFACT_CHUNK_BYTES):
+        yield data[start : start + MAX_ARTIFACT_CHUNK_BYTES]
 
 
 def digest(packed: bytes) -> str:

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ from kintsugi.cancelling import finish
 from kintsugi.errors import InvalidArgument, KintsugiError, Unavailable
 from kintsugi.keys import Keys
 from kintsugi.limits import MAX_ARTIFACT_BYTES, MAX_ARTIFACT_CHUNK_BYTES
-from kintsugi.projections.artifact import digest
+from kintsugi.projections.artifact import chunks, digest
 from kintsugi.redis_client import RedisClient, Script, redis_errors
 
 # Without anybody's word that the registry names it. A plan follows its uploads within seconds; whoever plans by hand has time.
@@ -137,9 +137,3 @@ def check_digest(name: str, field: str) -> None:
     """Raises InvalidArgument by its field for what is no digest, and so no part of a key or a path."""
     if not _DIGEST.fullmatch(name):
         raise InvalidArgument(field, f"is {name[:80]!r}", "must be 64 hexadecimal digits in lower case")
-
-
-def chunks(data: bytes) -> Iterator[bytes]:
-    """The bytes in pieces that calls and Redis take."""
-    for start in range(0, len(data), MAX_ARTIFACT_CHUNK_BYTES):
-        yield data[start : start + MAX_ARTIFACT_CHUNK_BYTES]

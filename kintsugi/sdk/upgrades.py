@@ -11,10 +11,10 @@ from kintsugi import columns, limits
 from kintsugi.errors import InvalidArgument
 from kintsugi.projections import anchors, artifact
 from kintsugi.projections.anchors import Anchors
+from kintsugi.projections.artifact import chunks
 from kintsugi.projections.calibration import Calibration
 from kintsugi.projections.projection import Projection
 from kintsugi.projections.strategy import Strategy
-from kintsugi.registry.artifacts import chunks
 from kintsugi.registry.upgrades_wire import CALIBRATIONS, STRATEGIES, calibration_of, state_of, strategy_of
 from kintsugi.sdk import convert, requests
 from kintsugi.sdk.connection import Connection

@@ -7,7 +7,8 @@ import pytest
 
 from kintsugi.errors import InvalidArgument, Unavailable
 from kintsugi.limits import MAX_ARTIFACT_BYTES, MAX_ARTIFACT_CHUNK_BYTES
-from kintsugi.registry.artifacts import ArtifactCache, check_digest, chunks
+from kintsugi.projections.artifact import chunks
+from kintsugi.registry.artifacts import ArtifactCache, check_digest
 
 FOR_GOOD = -1
 LARGE = bytes(range(256)) * (MAX_ARTIFACT_CHUNK_BYTES // 256) * 2 + b"end"
