@@ -102,6 +102,7 @@ def test_a_smoke_overload_offers_parts_of_the_capacity_with_and_without_injectio
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_a_smoke_tail_searches_on_while_a_replica_is_slow(tmp_path):
     """Every call has an outcome, and what second tries cost is told."""
     result = written_by("tail", tmp_path)
@@ -120,6 +121,7 @@ def test_a_smoke_peer_measures_both_sides_alike(tmp_path):
 
 
 @pytest.mark.cluster
+@pytest.mark.long
 def test_a_smoke_growth_fits_its_model_and_draws_it(tmp_path):
     """Everything is measured, and every figure has its recall."""
     check_growth(written_by("growth", tmp_path))
