@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bench import command
 from bench.backfill_ground import Ground, prepare
-from bench.origin import Origin, columns, save
-from bench.results import RESULTS
+from bench.origin import Origin, columns
 from bench.upgrade_sets import of_file
 from kintsugi.ann.vector_index import Rows
 from kintsugi.projections.fitting import fit
@@ -250,19 +250,13 @@ def main(argv: Sequence[str], tell: Tell) -> int:
     for name, held_out in (("the whole collection", False), ("only what nothing was fitted on", True)):
         ground = prepare(one.sample, gallery_map, plan.seed, held_out=held_out)
         report.galleries.append(measure(name, ground, plan, tell))
-    text = markdown(report)
-    print(text)
-    print(f"\nwritten to {save(arguments.output, 'backfill', report.origin, report, text)}")
+    command.publish(arguments.output, "backfill", report, markdown(report))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench backfill",
-        description=(__doc__ or "").split("\n\n")[0],
-        epilog="example:\n  python -m bench backfill --npz embeddings.npz --relevance relevant.json --pair OLD NEW",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    example = "--npz embeddings.npz --relevance relevant.json --pair OLD NEW"
+    parser = command.parser("backfill", __doc__, example, smoke=False)
     add = parser.add_argument
     add("--npz", type=Path, required=True, metavar="FILE", help="arrays doc_MODEL and query_MODEL")
     add("--relevance", type=Path, metavar="FILE", help="JSON with `relevant`: rows of documents for each query; the map is"
@@ -276,5 +270,4 @@ def _parser() -> argparse.ArgumentParser:
     add("--warm-up", type=float, default=300.0, help="seconds of traffic before the backfill begins; default: 300")
     add("--draws", type=int, default=20, help="of the queries' ranks in traffic; default: 20")
     add("--seed", type=int, default=0, help="default: 0")
-    add("--output", type=Path, default=RESULTS, metavar="DIR", help="default: bench/results/local")
     return parser

@@ -5,7 +5,6 @@ window the stage metrics of all shard servers are read; their difference is the 
 each stage. Stages are measured per micro-batch, so shares, other than times per query, do not depend on its size.
 """
 
-import argparse
 import asyncio
 import tempfile
 from collections import defaultdict
@@ -16,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench import cluster, datasets, results
+from bench import cluster, command, datasets
 from bench.cluster import MeasuredCluster
 from bench.datasets import Dataset
-from bench.origin import Origin, columns, save
+from bench.origin import Origin, columns
 from bench.scrape import expositions
 from bench.statistics import Spread, spread
 from bench.workloads import SMOKE_DATASET, DatasetSpec
@@ -183,15 +182,13 @@ def markdown(report: BreakdownReport) -> str:
 
 
 def main(argv: Sequence[str], tell: Tell) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench breakdown", description=(__doc__ or "").split("\n\n")[0])
+    parser = command.parser("breakdown", __doc__)
     add = parser.add_argument
     add("--encoding", default="i8", help="default: i8")
     add("--shards", type=int, default=2, help="default: 2")
     add("--rounds", type=int, default=5, help="windows of each number of callers; default: 5")
     add("--seconds", type=float, default=4.0, help="of each window; default: 4")
     add("--seed", type=int, default=1, help="default: 1")
-    add("--smoke", action="store_true", help="a tiny set: tells whether the bench works, no more")
-    add("--output", type=Path, default=results.RESULTS, metavar="DIR", help="default: bench/results/local")
     given = parser.parse_args(list(argv))
     plan = Plan(
         source=SMOKE_DATASET if given.smoke else DATASET,
@@ -203,7 +200,5 @@ def main(argv: Sequence[str], tell: Tell) -> int:
         seed=given.seed,
     )
     report = run(plan, ["breakdown", *argv], tell)
-    text = markdown(report)
-    print(text)
-    print(f"\nwritten to {save(given.output, 'breakdown', report.origin, report, text)}")
+    command.publish(given.output, "breakdown", report, markdown(report))
     return 0

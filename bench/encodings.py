@@ -17,13 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import embeddings, graph_free
+from bench import command, embeddings, graph_free
 from bench.child import Child
 from bench.embeddings import Embeddings, Pair
 from bench.encoding_results import EncodingReport, Row, SetResult, markdown
 from bench.encoding_trial import Built, EncodingTrial
-from bench.origin import Origin, save
-from bench.results import RESULTS
+from bench.origin import Origin
 from bench.statistics import Spread, ratio
 from bench.workloads import DEFAULT_DATASET, SMOKE_DATASET, DatasetSpec
 from kintsugi.ann.spec import EncodingSpec, parse_name
@@ -130,9 +129,7 @@ def main(argv: Sequence[str], tell: Tell) -> int:
     arguments = _parser().parse_args(list(argv))
     plan = plan_of(arguments)
     report = run(plan, ["encodings", *argv], tell)
-    text = markdown(report)
-    print(text)
-    print(f"\nwritten to {save(arguments.output, 'encodings', report.origin, report, text)}")
+    command.publish(arguments.output, "encodings", report, markdown(report))
     return 0
 
 
@@ -163,13 +160,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench encodings",
-        description=(__doc__ or "").split("\n\n")[0],
-        epilog="example:\n  python -m bench encodings --npz embeddings.npz --documents doc_a --queries query_a "
-        "--documents doc_b --queries query_b",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    example = "--npz embeddings.npz --documents doc_a --queries query_a --documents doc_b --queries query_b"
+    parser = command.parser("encodings", __doc__, example)
     add = parser.add_argument
     add("--npz", type=Path, action="append", default=[], metavar="FILE", help="a file of embeddings; once for all pairs"
         " of arrays, or once for each")  # fmt: skip
@@ -180,6 +172,4 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=5, help="of throughput; default: 5")
     add("--seconds", type=float, default=0.5, help="of each round and side; default: 0.5")
     add("--seed", type=int, default=1, help="of generated sets and fits; default: 1")
-    add("--smoke", action="store_true", help="a tiny generated set: tells whether the bench works, no more")
-    add("--output", type=Path, default=RESULTS, metavar="DIR", help="default: bench/results/local")
     return parser

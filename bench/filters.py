@@ -7,7 +7,6 @@
    as match.
 """
 
-import argparse
 import asyncio
 import tempfile
 import time
@@ -18,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from bench import cluster, results
+from bench import cluster, command
 from bench.cluster import MeasuredCluster
 from bench.datasets import Dataset, generate
 from bench.filtered_set import CELLS, Cell, FilteredSet
-from bench.origin import Origin, columns, save
+from bench.origin import Origin, columns
 from bench.statistics import IdMatrix, percentile
 from bench.workloads import DEFAULT_DATASET, SMOKE_DATASET, DatasetSpec
 from kintsugi import AsyncClient, Client
@@ -168,15 +167,13 @@ def markdown(report: FilterReport) -> str:
 
 
 def main(argv: Sequence[str], tell: Tell) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench filters", description=(__doc__ or "").split("\n\n")[0])
+    parser = command.parser("filters", __doc__)
     add = parser.add_argument
     add("--shards", type=int, default=2, help="default: 2")
     add("--anchors", type=int, default=16, help="queries that correlated filters are made for; default: 16")
     add("--relatives", type=int, default=4, help="queries around each of them; default: 4")
     add("--rounds", type=int, default=5, help="after a first one for warmth; default: 5")
     add("--seed", type=int, default=1, help="default: 1")
-    add("--smoke", action="store_true", help="a tiny set: tells whether the bench works, no more")
-    add("--output", type=Path, default=results.RESULTS, metavar="DIR", help="default: bench/results/local")
     given = parser.parse_args(list(argv))
     plan = Plan(
         source=SMOKE_DATASET if given.smoke else DEFAULT_DATASET,
@@ -188,7 +185,5 @@ def main(argv: Sequence[str], tell: Tell) -> int:
         seed=given.seed,
     )
     report = run(plan, ["filters", *argv], tell)
-    text = markdown(report)
-    print(text)
-    print(f"\nwritten to {save(given.output, 'filters', report.origin, report, text)}")
+    command.publish(given.output, "filters", report, markdown(report))
     return 0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cluster, datasets, results
+from bench import cluster, command, datasets
 from bench.breakdown import QUEUE, stages
 from bench.callers import LoadClient
 from bench.child import Child
@@ -25,7 +25,7 @@ from bench.datasets import Dataset
 from bench.fan_out import F64
 from bench.growth_chart import svg
 from bench.growth_results import GOOD_RECALL, Grown, GrowthReport, Plan, Window, exponents, fitted, markdown
-from bench.origin import Origin, save
+from bench.origin import Origin
 from bench.processes import cores
 from bench.recorder import Load
 from bench.results import figures
@@ -143,7 +143,7 @@ def _measure(plan: Plan, one: Running, tell: Tell) -> None:
 
 
 def main(argv: Sequence[str], tell: Tell) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench growth", description=(__doc__ or "").split("\n\n")[0])
+    parser = command.parser("growth", __doc__)
     add = parser.add_argument
     add("--dimension", type=int, default=128, help="default: 128")
     add("--size", type=int, action="append", metavar="VECTORS", help="of one shard; default: 50000, 200000, 1000000")
@@ -152,15 +152,10 @@ def main(argv: Sequence[str], tell: Tell) -> int:
     add("--rounds", type=int, default=7, help="default: 7")
     add("--seconds", type=float, default=4.0, help="of each window; default: 4")
     add("--seed", type=int, default=1, help="default: 1")
-    add("--smoke", action="store_true", help="tiny sets: tells whether the bench works, no more")
-    add("--output", type=Path, default=results.RESULTS, metavar="DIR", help="default: bench/results/local")
     given = parser.parse_args(list(argv))
     report = run(plan_of(given), ["growth", *argv], tell)
-    text = markdown(report)
-    print(text)
-    path = save(given.output, "growth", report.origin, report, text)
+    path = command.publish(given.output, "growth", report, markdown(report))
     path.with_suffix(".svg").write_text(svg(report))
-    print(f"\nwritten to {path}")
     return 0
 
 

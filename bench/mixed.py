@@ -7,7 +7,6 @@
 4. What projections and calibration take of it is timed in this process, with the code of the shard servers.
 """
 
-import argparse
 import asyncio
 import tempfile
 import time
@@ -17,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cluster, results
+from bench import cluster, command
 from bench.cluster import MeasuredCluster
 from bench.datasets import F32Matrix, generate
-from bench.origin import Origin, columns, save
+from bench.origin import Origin, columns
 from bench.statistics import percentile
 from bench.workloads import DEFAULT_DATASET, SMOKE_DATASET, DatasetSpec
 from kintsugi import AsyncClient, Client, Model
@@ -262,7 +261,7 @@ def markdown(report: MixedReport) -> str:
 
 
 def main(argv: Sequence[str], tell: Tell) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench mixed", description=(__doc__ or "").split("\n\n")[0])
+    parser = command.parser("mixed", __doc__)
     add = parser.add_argument
     add("--strategy", action="append", choices=[one.value for one in STRATEGIES], help="default: both")
     add("--shards", type=int, default=2, help="default: 2")
@@ -270,8 +269,6 @@ def main(argv: Sequence[str], tell: Tell) -> int:
     add("--rounds", type=int, default=5, help="after a first one for warmth; default: 5")
     add("--compared", type=int, default=40, help="queries whose recall is measured; default: 40")
     add("--seed", type=int, default=1, help="default: 1")
-    add("--smoke", action="store_true", help="a tiny set: tells whether the bench works, no more")
-    add("--output", type=Path, default=results.RESULTS, metavar="DIR", help="default: bench/results/local")
     given = parser.parse_args(list(argv))
     plan = Plan(
         source=SMOKE_DATASET if given.smoke else DEFAULT_DATASET,
@@ -284,7 +281,5 @@ def main(argv: Sequence[str], tell: Tell) -> int:
         seed=given.seed,
     )
     report = run(plan, ["mixed", *argv], tell)
-    text = markdown(report)
-    print(text)
-    print(f"\nwritten to {save(given.output, 'mixed', report.origin, report, text)}")
+    command.publish(given.output, "mixed", report, markdown(report))
     return 0

@@ -9,7 +9,6 @@
 A round is a capacity and its offers, so that ratios are taken within some seconds of each other.
 """
 
-import argparse
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,13 +16,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import cluster, datasets, results
+from bench import cluster, command, datasets
 from bench.child import Child
 from bench.cluster import MeasuredCluster
 from bench.datasets import Dataset
 from bench.injection import Injection
 from bench.offering import Offer, OfferingClient, Outcomes
-from bench.origin import Origin, columns, save
+from bench.origin import Origin, columns
 from bench.scrape import Totals, totals
 from bench.statistics import Spread, percentile, recall, spread
 from bench.workloads import DEFAULT_DATASET, SMOKE_DATASET, DatasetSpec
@@ -269,7 +268,7 @@ def _ranged(of: Spread, places: int) -> str:
 
 
 def main(argv: Sequence[str], tell: Tell) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench overload", description=(__doc__ or "").split("\n\n")[0])
+    parser = command.parser("overload", __doc__)
     add = parser.add_argument
     add("--shards", type=int, default=2, help="default: 2")
     add("--injected-ms", type=int, default=5, help="service time per batch of a shard; default: 5")
@@ -279,8 +278,6 @@ def main(argv: Sequence[str], tell: Tell) -> int:
     add("--rounds", type=int, default=5, help="default: 5")
     add("--seconds", type=float, default=6.0, help="of each window; default: 6")
     add("--seed", type=int, default=1, help="of the set, and of the arrivals; default: 1")
-    add("--smoke", action="store_true", help="a tiny set: tells whether the bench works, no more")
-    add("--output", type=Path, default=results.RESULTS, metavar="DIR", help="default: bench/results/local")
     given = parser.parse_args(list(argv))
     plan = Plan(
         source=SMOKE_DATASET if given.smoke else DEFAULT_DATASET,
@@ -295,7 +292,5 @@ def main(argv: Sequence[str], tell: Tell) -> int:
         seed=given.seed,
     )
     report = run(plan, ["overload", *argv], tell)
-    text = markdown(report)
-    print(text)
-    print(f"\nwritten to {save(given.output, 'overload', report.origin, report, text)}")
+    command.publish(given.output, "overload", report, markdown(report))
     return 0

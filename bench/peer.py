@@ -8,7 +8,6 @@
 4. Batches are compared with one shard of two replicas, in the same way. Chroma's collection stays the same all along.
 """
 
-import argparse
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -16,13 +15,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import chroma, cluster, datasets, results
+from bench import chroma, cluster, command, datasets
 from bench.callers import LoadClient
 from bench.child import Child
 from bench.chroma import ChromaClient, ChromaServer
 from bench.cluster import MeasuredCluster
 from bench.datasets import Dataset
-from bench.origin import Origin, save
+from bench.origin import Origin
 from bench.peer_results import PeerIngest, PeerMemory, PeerReport, PeerSearch, Plan, breadth_for, markdown, targets
 from bench.processes import memory, wait_idle
 from bench.results import Figures, figures
@@ -176,17 +175,13 @@ def _theirs(run: _Run, workload: SearchWorkload) -> Figures:
 
 
 def main(argv: Sequence[str], tell: Tell) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench peer",
-        description=f"{(__doc__ or '').partition(chr(10))[0]} Needs Chroma: pip install --editable '.[bench-peer]'",
-    )
+    about = f"{(__doc__ or '').partition(chr(10))[0]} Needs Chroma: pip install --editable '.[bench-peer]'"
+    parser = command.parser("peer", about)
     add = parser.add_argument
     add("--rounds", type=int, default=5, help="of searches; default: 5")
     add("--ingest-rounds", type=int, default=3, help="times both sides take in the whole set; default: 3")
     add("--seconds", type=float, default=4.0, help="of each window; default: 4")
     add("--seed", type=int, default=1, help="default: 1")
-    add("--smoke", action="store_true", help="a tiny set: tells whether the bench works, no more")
-    add("--output", type=Path, default=results.RESULTS, metavar="DIR", help="default: bench/results/local")
     given = parser.parse_args(list(argv))
     chroma.check()
     plan = Plan(
@@ -199,7 +194,5 @@ def main(argv: Sequence[str], tell: Tell) -> int:
         seed=given.seed,
     )
     report = run(plan, ["peer", *argv], tell)
-    text = markdown(report)
-    print(text)
-    print(f"\nwritten to {save(given.output, 'peer', report.origin, report, text)}")
+    command.publish(given.output, "peer", report, markdown(report))
     return 0

@@ -7,7 +7,6 @@
    stand side by side.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -19,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cluster, results
+from bench import cluster, command
 from bench.datasets import Dataset
-from bench.origin import Origin, columns, save
+from bench.origin import Origin, columns
 from bench.statistics import IdMatrix, recall
 from kintsugi import Client
 from kintsugi.metrics import Metric
@@ -159,7 +158,7 @@ def markdown(report: PromiseReport) -> str:
 
 
 def main(argv: Sequence[str], tell: Tell) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench promise", description=(__doc__ or "").split("\n\n")[0])
+    parser = command.parser("promise", __doc__, smoke=False)
     add = parser.add_argument
     add("--npz", type=Path, required=True, metavar="FILE", help="a file of embeddings")
     add("--documents", required=True, metavar="ARRAY", help="n x d vectors in it")
@@ -169,12 +168,9 @@ def main(argv: Sequence[str], tell: Tell) -> int:
     add("--held-out", type=int, default=1000, help="documents that are queries instead; default: 1000")
     add("--shards", type=int, default=2, help="default: 2")
     add("--plots", type=Path, metavar="DIR", help="where the tuner's plots go; default: none are drawn")
-    add("--output", type=Path, default=results.RESULTS, metavar="DIR", help="default: bench/results/local")
     given = vars(parser.parse_args(list(argv)))
     output: Path = given.pop("output")
     plan = Plan(recalls=tuple(given.pop("recall")) or (0.98,), **given)
     report = run(plan, ["promise", *argv], tell)
-    text = markdown(report)
-    print(text)
-    print(f"\nwritten to {save(output, 'promise', report.origin, report, text)}")
+    command.publish(output, "promise", report, markdown(report))
     return 0

@@ -8,19 +8,18 @@
    searches that shards did beyond one per query and shard.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import cluster, datasets, results
+from bench import cluster, command, datasets
 from bench.child import Child
 from bench.cluster import MeasuredCluster
 from bench.datasets import Dataset
 from bench.injection import Injection
 from bench.offering import Offer, OfferingClient, Outcomes
-from bench.origin import Origin, columns, save
+from bench.origin import Origin, columns
 from bench.scrape import totals
 from bench.statistics import Spread, percentile, recall, spread
 from bench.workloads import DEFAULT_DATASET, SMOKE_DATASET, DatasetSpec
@@ -193,7 +192,7 @@ def _cells(name: str, windows: Sequence[Window]) -> list[str]:
 
 
 def main(argv: Sequence[str], tell: Tell) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench tail", description=(__doc__ or "").split("\n\n")[0])
+    parser = command.parser("tail", __doc__)
     add = parser.add_argument
     add("--shards", type=int, default=1, help="each with a replica on both servers; default: 1")
     add("--rate", type=float, default=200.0, help="searches per second; default: 200")
@@ -203,8 +202,6 @@ def main(argv: Sequence[str], tell: Tell) -> int:
     add("--seconds", type=float, default=15.0, help="of each window; default: 15")
     add("--recovery", type=float, default=8.0, help="seconds of load before a window of all well; default: 8")
     add("--seed", type=int, default=1, help="of the set, and of the arrivals; default: 1")
-    add("--smoke", action="store_true", help="a tiny set: tells whether the bench works, no more")
-    add("--output", type=Path, default=results.RESULTS, metavar="DIR", help="default: bench/results/local")
     given = parser.parse_args(list(argv))
     plan = Plan(
         source=SMOKE_DATASET if given.smoke else DEFAULT_DATASET,
@@ -218,7 +215,5 @@ def main(argv: Sequence[str], tell: Tell) -> int:
         seed=given.seed,
     )
     report = run(plan, ["tail", *argv], tell)
-    text = markdown(report)
-    print(text)
-    print(f"\nwritten to {save(given.output, 'tail', report.origin, report, text)}")
+    command.publish(given.output, "tail", report, markdown(report))
     return 0

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.origin import Origin, save
-from bench.results import RESULTS
+from bench import command
+from bench.origin import Origin
 from bench.upgrade_sets import UpgradeSet, of_demo, of_file
 from kintsugi.projections import anchors as anchors_file
 from kintsugi.projections.calibration import Calibration, Scores
@@ -202,24 +202,17 @@ def main(argv: Sequence[str], tell: Tell) -> int:
     if arguments.demo:
         sets.append(of_demo(arguments.seed))
     report.sets.extend(measure(one, arguments.seed, tell) for one in sets)
-    text = markdown(report)
-    print(text)
-    print(f"\nwritten to {save(arguments.output, 'upgrade', report.origin, report, text)}")
+    command.publish(arguments.output, "upgrade", report, markdown(report))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench upgrade",
-        description=(__doc__ or "").split("\n\n")[0],
-        epilog="example:\n  python -m bench upgrade --npz embeddings.npz --relevance relevant.json --pair OLD NEW --demo",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    example = "--npz embeddings.npz --relevance relevant.json --pair OLD NEW --demo"
+    parser = command.parser("upgrade", __doc__, example, smoke=False)
     add = parser.add_argument
     add("--npz", type=Path, metavar="FILE", help="arrays doc_MODEL and query_MODEL")
     add("--relevance", type=Path, metavar="FILE", help="JSON with `relevant`: rows of documents for each query")
     add("--pair", nargs=2, metavar=("OLD", "NEW"), action="append", default=[], help="two models of it; repeatable")
     add("--demo", action="store_true", help="also the demo's corpus, from words to words and letters")
     add("--seed", type=int, default=0, help="of what is held out, and of the order; default: 0")
-    add("--output", type=Path, default=RESULTS, metavar="DIR", help="default: bench/results/local")
     return parser
