@@ -1,7 +1,7 @@
 """Asks one replica of each shard, and another one when that fails or is slow.
 
-1. The least loaded in-sync replica is asked first, a slow one last. A failure that another replica may not share (connection refused
-   or lost, not hosted, not serving, overloaded, defect) moves on to the next one at once.
+1. The least loaded in-sync replica is asked first, a slow one last. A failure that another replica may not share (connection
+   refused or lost, not hosted, not serving, overloaded, defect) moves on to the next one at once.
 2. A replica slower than usual gets a competitor; the first answer wins and the other call is cancelled. Such second
    tries are a bounded share of all calls.
 3. A shard fails only when all its replicas failed or the deadline passed; its failure then says what each one said.

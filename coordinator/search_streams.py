@@ -1,16 +1,15 @@
 """Sends searches to shard servers on streams that stay open: a message costs a third of a call.
 
-1. One stream per address, opened by the first search, opened again after it broke.
-2. When a stream breaks, all that wait on it fail as their calls would have: their shards are asked again by fanout.
-3. Searches whose answers may be long take a call of their own, so that short ones do not stand behind them.
-4. A shard server of the release before has no streams: it gets calls.
+1. One stream per address. When it breaks, all that wait on it fail as their calls would have: their shards are asked again by
+   fanout.
+2. Searches whose answers may be long take a call of their own, so that short ones do not stand behind them.
+3. A shard server of the release before has no streams: it gets calls.
 """
 
 from coordinator.deadline import Deadline
 from coordinator.shards import ShardCalls, StubOf
 from kintsugi.internal.v1 import shard_pb2
-from kintsugi.rpc.open_stream import NoStreams, OpenStream
-from kintsugi.rpc.streaming import LONG_ANSWER_HITS
+from kintsugi.rpc.open_stream import LONG_ANSWER_HITS, KeptStream, NoStreams
 from kintsugi.telemetry.tracing import outgoing_metadata
 
 
@@ -18,7 +17,7 @@ class SearchStreams:
     def __init__(self, stub_of: StubOf, calls: ShardCalls) -> None:
         self._stub_of = stub_of
         self._calls = calls
-        self._streams: dict[str, OpenStream[shard_pb2.StreamedAnswer]] = {}
+        self._streams: dict[str, KeptStream[shard_pb2.StreamedAnswer]] = {}
 
     async def search(
         self, address: str, request: shard_pb2.ShardSearchRequest, deadline: Deadline
@@ -27,9 +26,10 @@ class SearchStreams:
         if _may_be_long(request):
             return await self._calls.search(address, request, deadline)
         stream = self._streams.get(address)
-        if stream is None or stream.is_broken:
-            call = self._stub_of(address).SearchStream()
-            stream = self._streams[address] = OpenStream(call, shard_pb2.StreamedSearch)
+        if stream is None:
+            # Asked for its stub anew each time: channels to addresses that nobody has are closed.
+            begin = lambda: self._stub_of(address).SearchStream()  # noqa: E731
+            stream = self._streams[address] = KeptStream(begin, shard_pb2.StreamedSearch)
         try:
             told = await stream.ask({"search": request}, deadline.remaining_s, outgoing_metadata())
         except NoStreams:

@@ -7,7 +7,6 @@ is removed when no upgrade names it any more.
 """
 
 import asyncio
-import re
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
@@ -19,7 +18,6 @@ from kintsugi.errors import KintsugiError, NotFound, Unavailable
 from kintsugi.projections import artifact
 from kintsugi.telemetry import LogEvent, logger
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _REDIS = "redis"
 _log = logger("artifacts")
 
@@ -50,7 +48,7 @@ class Artifacts:
     def held(self, digest: str) -> bytes:
         """An artifact that this server holds. Blocks. Raises NotFound for another one, and for what is damaged."""
         missing = NotFound(f"artifact {digest!r} is not held here")
-        if not _DIGEST.fullmatch(digest):
+        if not artifact.is_digest(digest):
             raise missing
         try:
             data = (self._folder / digest).read_bytes()

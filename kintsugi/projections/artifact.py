@@ -5,6 +5,7 @@ shape and that every element is finite: a forged or damaged file raises Artifact
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -18,6 +19,7 @@ from kintsugi.projections.projection import Affine, Chain, Kind, Projection, Res
 FORMAT_VERSION = 1
 
 _MAGIC = "kintsugi-projection"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class ArtifactInvalid(ValueError):
@@ -72,6 +74,11 @@ def chunks(data: bytes) -> Iterator[bytes]:
 def digest(packed: bytes) -> str:
     """The name of an artifact: the SHA-256 of its bytes, in hex."""
     return hashlib.sha256(packed).hexdigest()
+
+
+def is_digest(name: str) -> bool:
+    """Whether it has the form of one, and so can be part of a key or a path."""
+    return _DIGEST.fullmatch(name) is not None
 
 
 def unpack(packed: bytes) -> Projection:

@@ -10,7 +10,6 @@ A cache only: shard servers keep what the registry names and put back what Redis
 
 import asyncio
 import hashlib
-import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,7 +19,7 @@ from kintsugi.cancelling import finish
 from kintsugi.errors import InvalidArgument, KintsugiError, Unavailable
 from kintsugi.keys import Keys
 from kintsugi.limits import MAX_ARTIFACT_BYTES, MAX_ARTIFACT_CHUNK_BYTES
-from kintsugi.projections.artifact import chunks, digest
+from kintsugi.projections.artifact import chunks, digest, is_digest
 from kintsugi.redis_client import RedisClient, Script, redis_errors
 
 # Without anybody's word that the registry names it. A plan follows its uploads within seconds; whoever plans by hand has time.
@@ -28,7 +27,6 @@ KEPT_S = 600
 # A plan that is registered with what is kept for longer than this is heard of in time.
 _LASTS_S = 60
 _COMPLETE = Script("kintsugi.registry", "complete_artifact.lua")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Upload:
@@ -134,6 +132,6 @@ class ArtifactCache:
 
 
 def check_digest(name: str, field: str) -> None:
-    """Raises InvalidArgument by its field for what is no digest, and so no part of a key or a path."""
-    if not _DIGEST.fullmatch(name):
+    """Raises InvalidArgument by its field for what is no digest."""
+    if not is_digest(name):
         raise InvalidArgument(field, f"is {name[:80]!r}", "must be 64 hexadecimal digits in lower case")

@@ -1,7 +1,9 @@
 """Asks many things on one stream that stays open: the caller's side of kintsugi/rpc/streaming.py.
 
-1. Everybody waits for his own answer, with his own deadline, and what he asked is given up at the server when he waits no more.
-2. When the stream breaks, all that wait on it fail as their calls would have. It is not opened again: make a new one.
+1. The stream is opened by the first who asks, and opened again after it broke.
+2. Everybody waits for his own answer, with his own deadline, and what he asked is given up at the server when he waits no more.
+3. When the stream breaks, all that wait on it fail as their calls would have.
+4. A server of the release before, or a proxy, may know calls only. It is asked for a stream again now and then.
 
 Knows nothing about what is asked.
 """
@@ -9,8 +11,10 @@ Knows nothing about what is asked.
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar, cast
+from contextvars import Context
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -20,6 +24,10 @@ from kintsugi.cancelling import end
 from kintsugi.errors import DeadlineExceeded, Unavailable
 from kintsugi.rpc.errors import StreamedStatus, from_rich_status, from_rpc_error
 from kintsugi.telemetry.tracing import Metadata
+
+# Hits of one answer above which a search should have a call of its own: some 100 KB.
+LONG_ANSWER_HITS: Final = 4096
+_ASKED_AGAIN_S = 60.0
 
 
 class Answered(Protocol):
@@ -38,9 +46,43 @@ class NoStreams(Exception):
     """The server knows calls only."""
 
 
-class OpenStream(Generic[Answer]):
-    """`message` makes a message out of its number and fields. One task reads, one writes: gRPC ends the whole stream when a write
-    is cancelled, so nobody who may give up does so himself."""
+class KeptStream(Generic[Answer]):
+    """The stream to one server, whenever there is one. `begin` makes the call, `message` a message out of its number and fields."""
+
+    def __init__(
+        self, begin: "Callable[[], grpc.aio.StreamStreamCall[Any, Answer]]", message: Callable[..., Any]
+    ) -> None:
+        self._begin = begin
+        self._message = message
+        self._stream: _OpenStream[Answer] | None = None
+        self._calls_until = float("-inf")
+
+    async def ask(self, request: Mapping[str, Any], timeout_s: float, metadata: Metadata) -> Answer:
+        """The message that answers; `request` are the fields of the message that ask. Raises the KintsugiError of what was
+        asked, Unavailable when the stream ends, NoStreams when the server has none."""
+        if time.monotonic() < self._calls_until:
+            raise NoStreams
+        if self._stream is None or self._stream.is_broken:
+            # It outlives the call that opens it, and has no part in its trace.
+            self._stream = Context().run(self._opened)
+        try:
+            return await self._stream.ask(request, timeout_s, metadata)
+        except NoStreams:
+            self._calls_until = time.monotonic() + _ASKED_AGAIN_S
+            raise
+
+    async def close(self) -> None:
+        """Ends the stream; what waits on it fails."""
+        if self._stream is not None:
+            await self._stream.close()
+
+    def _opened(self) -> "_OpenStream[Answer]":
+        return _OpenStream(self._begin(), self._message)
+
+
+class _OpenStream(Generic[Answer]):
+    """One task reads, one writes: gRPC ends the whole stream when a write is cancelled, so nobody who may give up does so
+    himself."""
 
     def __init__(self, call: "grpc.aio.StreamStreamCall[Any, Answer]", message: Callable[..., Any]) -> None:
         self._call = call
@@ -58,8 +100,6 @@ class OpenStream(Generic[Answer]):
         return self._failure is not None
 
     async def ask(self, request: Mapping[str, Any], timeout_s: float, metadata: Metadata) -> Answer:
-        """The message that answers; `request` are the fields of the message that ask. Raises the KintsugiError of what was
-        asked, Unavailable when the stream ends, NoStreams when the server has none."""
         number = next(self._numbers)
         headers = [{"key": key, "value": value} for key, value in metadata]
         message = self._message(number=number, timeout_s=timeout_s, headers=headers, **request)
@@ -79,7 +119,6 @@ class OpenStream(Generic[Answer]):
         return told
 
     async def close(self) -> None:
-        """Ends the stream; what waits on it fails."""
         self._call.cancel()
         await end((self._reading, self._writing))
 

@@ -32,8 +32,6 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 # Of one stream.
 MAX_CALLS: Final = 1024
-# Hits of one answer above which a search should have a call of its own: some 100 KB.
-LONG_ANSWER_HITS: Final = 4096
 
 
 class TimeLeft:

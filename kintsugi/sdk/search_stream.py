@@ -1,24 +1,21 @@
 """How the client sends searches to a coordinator: on a stream that stays open, for a message costs half as much as a call.
 
-1. The stream is opened by the first search, and opened again after it broke.
-2. Searches with long answers, or long themselves, take a call of their own, so that short ones do not stand behind them.
-3. A coordinator of a release before, or a proxy, that knows no streams gets calls; it is asked again now and then.
+Searches with long answers, or long themselves, take a call of their own, so that short ones do not stand behind them; so do all
+of them where there are no streams.
 """
 
-import time
-from contextvars import Context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kintsugi.rpc.open_stream import NoStreams, OpenStream
-from kintsugi.rpc.streaming import LONG_ANSWER_HITS
+from kintsugi.rpc.open_stream import LONG_ANSWER_HITS, KeptStream, NoStreams
 from kintsugi.telemetry.tracing import client_metadata
 from kintsugi.v1 import search_pb2
 
 if TYPE_CHECKING:
     from kintsugi.v1.search_pb2_grpc import SearchAsyncStub
 
+Request = search_pb2.SearchRequest | search_pb2.SearchBatchRequest
+
 _LONG_REQUEST_BYTES = 2**18
-_ASKED_AGAIN_S = 60.0
 
 
 class SearchStream:
@@ -26,54 +23,37 @@ class SearchStream:
 
     def __init__(self, stub: "SearchAsyncStub") -> None:
         self._stub = stub
-        self._stream: OpenStream[search_pb2.StreamedResult] | None = None
-        self._calls_until = float("-inf")
+        self._stream: KeptStream[search_pb2.StreamedResult] = KeptStream(stub.SearchStream, search_pb2.StreamedSearch)
 
     async def search(self, request: search_pb2.SearchRequest, timeout_s: float) -> search_pb2.SearchResponse:
         """Raises RpcError or the KintsugiError of the search."""
-        if not (_may_be_long(request, 1) or self._knows_calls_only):
-            try:
-                return (await self._ask("Search", {"search": request}, timeout_s)).search
-            except NoStreams:
-                self._calls_until = time.monotonic() + _ASKED_AGAIN_S
-        return await self._stub.Search(request, timeout=timeout_s)
+        told = None if _may_be_long(request, 1) else await self._told("Search", "search", request, timeout_s)
+        return await self._stub.Search(request, timeout=timeout_s) if told is None else told.search
 
     async def search_batch(
         self, request: search_pb2.SearchBatchRequest, timeout_s: float
     ) -> search_pb2.SearchBatchResponse:
         """Raises RpcError or the KintsugiError of the search."""
-        if not (_may_be_long(request, request.vectors[0].block.count) or self._knows_calls_only):
-            try:
-                return (await self._ask("SearchBatch", {"batch": request}, timeout_s)).batch
-            except NoStreams:
-                self._calls_until = time.monotonic() + _ASKED_AGAIN_S
-        return await self._stub.SearchBatch(request, timeout=timeout_s)
+        queries = request.vectors[0].block.count
+        told = None if _may_be_long(request, queries) else await self._told("SearchBatch", "batch", request, timeout_s)
+        return await self._stub.SearchBatch(request, timeout=timeout_s) if told is None else told.batch
 
     async def close(self) -> None:
         """Ends the stream; what waits on it fails."""
-        if self._stream is not None:
-            await self._stream.close()
+        await self._stream.close()
 
-    @property
-    def _knows_calls_only(self) -> bool:
-        return time.monotonic() < self._calls_until
-
-    async def _ask(
-        self,
-        method: str,
-        request: dict[str, search_pb2.SearchRequest | search_pb2.SearchBatchRequest],
-        timeout_s: float,
-    ) -> search_pb2.StreamedResult:
-        if self._stream is None or self._stream.is_broken:
-            # It outlives the search that opens it, and has no part in its trace.
-            self._stream = Context().run(self._open)
-        return await self._stream.ask(request, timeout_s, client_metadata(f"kintsugi.v1.Search/{method}"))
-
-    def _open(self) -> OpenStream[search_pb2.StreamedResult]:
-        return OpenStream(self._stub.SearchStream(), search_pb2.StreamedSearch)
+    async def _told(
+        self, method: str, field: str, request: Request, timeout_s: float
+    ) -> search_pb2.StreamedResult | None:
+        """The answer by the stream; None where there are no streams."""
+        asked: dict[str, Any] = {field: request}
+        try:
+            return await self._stream.ask(asked, timeout_s, client_metadata(f"kintsugi.v1.Search/{method}"))
+        except NoStreams:
+            return None
 
 
-def _may_be_long(request: search_pb2.SearchRequest | search_pb2.SearchBatchRequest, queries: int) -> bool:
+def _may_be_long(request: Request, queries: int) -> bool:
     options = request.options
     hits = queries * max(1, options.k) * max(1, options.group_by.size)
     return (

@@ -56,6 +56,7 @@ class FakeCoordinator:
         # Streams of searches that were opened, and whether there are any.
         self.streams = 0
         self.knows_streams = True
+        self.refused_streams = 0
         self.seq = 0
 
     async def take(self, rpc: str, request: Any) -> None:
@@ -201,6 +202,7 @@ class _Search(search_pb2_grpc.SearchServicer):
 
     async def SearchStream(self, request_iterator, context):
         if not self.fake.knows_streams:
+            self.fake.refused_streams += 1
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "method not found")
         self.fake.streams += 1
         await self._streamed.run(context, request_of)

@@ -61,6 +61,7 @@ async def test_a_coordinator_without_streams_gets_calls(client, fake):
     assert [(await client.search("docs", vector, 1)).hits[0].id for vector in np.eye(3, 8)] == [0, 1, 2]
     assert (await client.search_batch("docs", np.eye(8), 1)).ids.tolist() == [[number] for number in range(8)]
     assert (len(fake.requests["Search"]), len(fake.requests["SearchBatch"])) == (3, 1)
+    assert fake.refused_streams == 1
 
 
 async def test_closing_fails_what_waits(client, fake):
