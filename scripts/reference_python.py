@@ -11,12 +11,25 @@ from functools import cache
 import kintsugi
 from kintsugi import ids
 from kintsugi.filters import dicts, tree
-from kintsugi.sdk import aio, blocking, convert, filtering, options, status, types, upgrade_types, upgrades, verifying
+from kintsugi.sdk import (
+    aio,
+    arrays,
+    blocking,
+    convert,
+    filtering,
+    options,
+    searching,
+    status,
+    types,
+    upgrade_types,
+    upgrades,
+    verifying,
+)
 
 VALUE_MODULES = (types, status, verifying, upgrade_types)
 # The clients' methods stand in these classes.
-CLIENT_CLASSES = ((aio.AsyncClient, aio), (upgrades.AsyncUpgrades, upgrades))
-ALIAS_MODULES = (ids, convert, options, types, filtering, dicts, tree)
+CLIENT_CLASSES = ((aio.AsyncClient, aio), (searching.AsyncSearches, searching), (upgrades.AsyncUpgrades, upgrades))
+ALIAS_MODULES = (ids, convert, arrays, options, types, filtering, dicts, tree)
 OPTION = re.compile(r"^(\w+(?:, \w+)*): (.*)$")
 SAME_AS = re.compile(r"^as in (\w+)\.$")
 

@@ -8,7 +8,7 @@ class is the status, which `status` names, `field` what was at fault, `retry_del
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self, Unpack
+from typing import Self, Unpack
 
 import grpc.aio
 import numpy as np
@@ -20,11 +20,12 @@ from kintsugi.ann.spec import EncodingSpec
 from kintsugi.errors import NotFound
 from kintsugi.ids import DocId
 from kintsugi.rpc.errors import from_rpc_error
-from kintsugi.sdk import convert, progress, requests, transfer
+from kintsugi.sdk import answers, arrays, bounds, convert, progress, requests, transfer
+from kintsugi.sdk.arrays import Vectors
 from kintsugi.sdk.bulk import DEFAULT_BATCH, DEFAULT_STALL_S, DEFAULT_WINDOW, BulkPlan, BulkUpload
 from kintsugi.sdk.coalesce import Coalescer
 from kintsugi.sdk.connection import Clock, Connection, Stubs
-from kintsugi.sdk.convert import Ids, Items, Vectors
+from kintsugi.sdk.convert import Ids, Items
 from kintsugi.sdk.deleting import Deleting
 from kintsugi.sdk.files.source import ImportSource
 from kintsugi.sdk.filtering import FilterLike
@@ -37,52 +38,39 @@ from kintsugi.sdk.options import (
     ExportOptions,
     FieldOptions,
     ImportOptions,
-    SearchOptions,
     UpdateOptions,
     UpsertOptions,
     WriteOptions,
     check_options,
 )
 from kintsugi.sdk.retry import RetryPolicy
+from kintsugi.sdk.searching import AsyncSearches
 from kintsugi.sdk.status import ClusterStatus, cluster_status
 from kintsugi.sdk.types import (
     AcceptedLoss,
     Attributes,
-    BatchResult,
     BulkResult,
     Collection,
     DeletedByFilter,
     Document,
     ExportResult,
-    FloatArray,
     GetResult,
     ImportResult,
     MetricName,
     Model,
     Page,
-    SearchResult,
     WriteResult,
 )
 from kintsugi.sdk.upgrades import AsyncUpgrades
 from kintsugi.sdk.verifying import ReplicaCheck, replica_check
-from kintsugi.v1 import cluster_pb2, collections_pb2, documents_pb2, search_pb2
+from kintsugi.v1 import cluster_pb2, collections_pb2, documents_pb2
 
 DEFAULT_ADDRESS = "127.0.0.1:7700"
 # Creating a collection waits until each of its replicas serves.
 CREATE_TIMEOUT_S = 60.0
 
 
-class _Shared(NamedTuple):
-    """What searches of one batch have in common."""
-
-    collection: str
-    # Name and dimension of each query vector, which stand one behind the other in one array.
-    models: tuple[tuple[str, int], ...]
-    options: bytes
-    timeout_s: float
-
-
-class AsyncClient(AsyncUpgrades):
+class AsyncClient(AsyncSearches, AsyncUpgrades):
     """A client of one cluster, for one event loop.
 
     addresses: one or more coordinators as host:port; the first is used until it is unavailable, then the next.
@@ -103,7 +91,7 @@ class AsyncClient(AsyncUpgrades):
         listed = (addresses,) if isinstance(addresses, str) else tuple(addresses)
         self._connection = Connection(listed, retry or RetryPolicy(), clock or Clock(), tracer_provider)
         self._timeout_s = timeout_s
-        self._coalescer: Coalescer[_Shared] = Coalescer(self._search_one, self._search_many)
+        self._coalescer = Coalescer(self._search_one, self._search_many)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -217,9 +205,9 @@ class AsyncClient(AsyncUpgrades):
         check_options("upsert", options, UpsertOptions)
         items = Items(ids, attributes, texts, options.get("condition"))
         items.check()
-        named = convert.by_model(vectors, options.get("model", ""), len(ids))
+        named = arrays.by_model(vectors, options.get("model", ""), len(ids))
         request = requests.upsert(collection, items, options)
-        request.vectors.extend(convert.pack_model_vectors(named))
+        request.vectors.extend(arrays.pack_model_vectors(named))
         return await self._upsert(request, options)
 
     async def update_attributes(
@@ -240,10 +228,10 @@ class AsyncClient(AsyncUpgrades):
         response = await self._connection.call(
             lambda stubs, left_s: stubs.documents.Upsert(request, timeout=left_s),
             self._time(options),
-            convert.is_settled,
+            answers.is_settled,
             changes=True,
         )
-        return convert.unpack_write(response)
+        return answers.unpack_write(response)
 
     async def bulk_upsert(
         self,
@@ -264,14 +252,14 @@ class AsyncClient(AsyncUpgrades):
         check_options("bulk_upsert", options, BulkOptions)
         items = Items(ids, attributes, texts, options.get("condition"))
         items.check()
-        named = convert.by_model(vectors, options.get("model", ""), len(ids))
+        named = arrays.by_model(vectors, options.get("model", ""), len(ids))
         plan = BulkPlan(
             collection=collection,
             acknowledgement=convert.acknowledgement(options.get("acknowledgement", "durable")),
             durable_replicas=requests.durable_replicas(options),
             request_id=requests.request_id(options),
-            batch=convert.bounded(options.get("batch", DEFAULT_BATCH), "batch", limits.MAX_BATCH_ITEMS),
-            window=convert.bounded(options.get("window", DEFAULT_WINDOW), "window", 1024),
+            batch=bounds.bounded(options.get("batch", DEFAULT_BATCH), "batch", limits.MAX_BATCH_ITEMS),
+            window=bounds.bounded(options.get("window", DEFAULT_WINDOW), "window", 1024),
             stall_s=options.get("timeout_s", DEFAULT_STALL_S),
         )
         with progress.bar(f"upserting into {collection}", len(ids), options.get("progress")) as advance:
@@ -291,10 +279,10 @@ class AsyncClient(AsyncUpgrades):
         response = await self._connection.call(
             lambda stubs, left_s: stubs.documents.Delete(request, timeout=left_s),
             self._time(options),
-            convert.is_settled,
+            answers.is_settled,
             changes=True,
         )
-        return convert.unpack_write(response)
+        return answers.unpack_write(response)
 
     async def delete_by_filter(
         self,
@@ -308,7 +296,7 @@ class AsyncClient(AsyncUpgrades):
         check_options("delete_by_filter", options, DeleteByFilterOptions)
         limit = options.get("limit")
         if limit is not None:
-            convert.bounded(limit, "limit", 2**63)
+            bounds.bounded(limit, "limit", 2**63)
         request = requests.delete_by_filter(collection, filter, options)
         advance = options.get("on_deleted", lambda _count: None)
         return await Deleting(self._connection, request, self._time(options), advance).run(limit)
@@ -331,8 +319,8 @@ class AsyncClient(AsyncUpgrades):
                 at_least=options.get("at_least", b""),
             )
             response = await self._get(request, options)
-            documents.extend(convert.unpack_document(document, fields) for document in response.documents)
-            missing.extend(convert.unpack_id(doc_id) for doc_id in response.missing)
+            documents.extend(answers.unpack_document(document, fields) for document in response.documents)
+            missing.extend(answers.unpack_id(doc_id) for doc_id in response.missing)
         return GetResult(tuple(documents), tuple(missing))
 
     async def _get(self, request: documents_pb2.GetRequest, options: CallOptions) -> documents_pb2.GetResponse:
@@ -363,14 +351,14 @@ class AsyncClient(AsyncUpgrades):
         request = documents_pb2.ScrollRequest(
             collection=collection,
             page_token=page_token,
-            limit=convert.bounded(limit, "limit", limits.MAX_SCROLL_LIMIT),
+            limit=bounds.bounded(limit, "limit", limits.MAX_SCROLL_LIMIT),
             fields=fields,
             at_least=options.get("at_least", b""),
         )
         response = await self._connection.call(
             lambda stubs, left_s: stubs.documents.Scroll(request, timeout=left_s), self._time(options)
         )
-        documents = tuple(convert.unpack_document(document, fields) for document in response.documents)
+        documents = tuple(answers.unpack_document(document, fields) for document in response.documents)
         return Page(documents, response.next_page_token)
 
     async def scroll(
@@ -404,76 +392,6 @@ class AsyncClient(AsyncUpgrades):
         no snapshot: writes meanwhile may be in it or not."""
         return await transfer.export_from(self, collection, path, options)
 
-    # --- Search -----------------------------------------------------------------------------------------------------
-
-    async def search(
-        self, collection: str, vector: Vectors, k: int = limits.DEFAULT_K, **options: Unpack[SearchOptions]
-    ) -> SearchResult:
-        """The k (1 to 1000) best documents for one query vector of the model's dimension, with the coverage. With group_by:
-        the best documents of the k best groups. While the collection is upgraded, the vector may be a dict of one vector per
-        model name: see Upgrade.query_vectors.
-
-        Searches that start together, such as those of one asyncio.gather, share a call.
-        Raises Unavailable naming a shard that cannot answer, unless min_coverage allows to leave it out."""
-        check_options("search", options, SearchOptions)
-        named = convert.query_vectors(vector, options.get("model", ""))
-        query = np.concatenate(list(named.values()))
-        shared = _Shared(
-            collection=collection,
-            models=tuple((name, len(one)) for name, one in named.items()),
-            options=requests.search_options(k, options).SerializeToString(deterministic=True),
-            timeout_s=self._time(options),
-        )
-        if options.get("tell_unmigrated"):
-            # A shared answer would not tell whose candidates they were.
-            return await self._search_one(shared, query)
-        return await self._coalescer.search(shared, query)
-
-    async def search_batch(
-        self, collection: str, vectors: Vectors, k: int = limits.DEFAULT_K, **options: Unpack[SearchOptions]
-    ) -> BatchResult:
-        """The k best documents for each of n (1 to 256) query vectors, n x dimension, in columns: the fastest way. While the
-        collection is upgraded, the vectors may be a dict of one such matrix per model name."""
-        check_options("search_batch", options, SearchOptions)
-        return await self._batch(
-            search_pb2.SearchBatchRequest(
-                collection=collection,
-                vectors=convert.pack_model_vectors(convert.query_matrices(vectors, options.get("model", ""))),
-                options=requests.search_options(k, options),
-            ),
-            self._time(options),
-        )
-
-    async def _search_one(self, shared: _Shared, query: FloatArray) -> SearchResult:
-        options = search_pb2.SearchOptions.FromString(shared.options)
-        request = search_pb2.SearchRequest(
-            collection=shared.collection,
-            vectors=[
-                search_pb2.QueryVector(model=name, data=one.tobytes())
-                for name, one in convert.apart(shared.models, query).items()
-            ],
-            options=options,
-        )
-        response = await self._connection.call(
-            lambda stubs, left_s: stubs.search.search(request, left_s), shared.timeout_s
-        )
-        return convert.unpack_search(response, options.fields)
-
-    async def _search_many(self, shared: _Shared, queries: list[FloatArray]) -> BatchResult:
-        request = search_pb2.SearchBatchRequest(
-            collection=shared.collection,
-            vectors=convert.pack_model_vectors(convert.apart(shared.models, np.stack(queries))),
-            options=search_pb2.SearchOptions.FromString(shared.options),
-        )
-        return await self._batch(request, shared.timeout_s)
-
-    async def _batch(self, request: search_pb2.SearchBatchRequest, timeout_s: float) -> BatchResult:
-        response = await self._connection.call(
-            lambda stubs, left_s: stubs.search.search_batch(request, left_s), timeout_s
-        )
-        grouped = request.options.HasField("group_by")
-        return convert.unpack_batch(response, request.options.fields, grouped=grouped)
-
     # --- Cluster ----------------------------------------------------------------------------------------------------
 
     async def status(self, collection: str = "", **options: Unpack[CallOptions]) -> ClusterStatus:
@@ -489,7 +407,7 @@ class AsyncClient(AsyncUpgrades):
         """Lets the recovery of a shard go on without the replicas that cannot be reached, giving up what only they hold.
         Raises FailedPrecondition when the shard does not wait for recovery."""
         check_options("accept_loss", options, CallOptions)
-        request = cluster_pb2.AcceptLossRequest(collection=collection, shard=convert.unsigned(shard, "shard"))
+        request = cluster_pb2.AcceptLossRequest(collection=collection, shard=bounds.unsigned(shard, "shard"))
         response = await self._connection.call(
             lambda stubs, left_s: stubs.cluster.AcceptLoss(request, timeout=left_s),
             self._time(options),
@@ -513,8 +431,8 @@ class AsyncClient(AsyncUpgrades):
         check_options("verify", options, CallOptions)
         request = cluster_pb2.VerifyRequest(
             collection=collection,
-            queries=convert.bounded(queries, "queries", limits.MAX_VERIFY_QUERIES),
-            k=convert.bounded(k, "k", limits.MAX_VERIFY_K),
+            queries=bounds.bounded(queries, "queries", limits.MAX_VERIFY_QUERIES),
+            k=bounds.bounded(k, "k", limits.MAX_VERIFY_K),
         )
         answers = self._connection.stream(
             lambda stubs, left_s: stubs.cluster.Verify(request, timeout=left_s),

@@ -21,8 +21,9 @@ import numpy as np
 from kintsugi import tokens
 from kintsugi.errors import DeadlineExceeded, InvalidArgument, KintsugiError, Unavailable
 from kintsugi.rpc.errors import grpc_errors, is_told
-from kintsugi.sdk import convert
+from kintsugi.sdk import answers, arrays
 from kintsugi.sdk.connection import Connection
+from kintsugi.sdk.convert import Ids, Items
 from kintsugi.sdk.retry import at_the_deadline, is_retryable
 from kintsugi.sdk.types import BulkResult, FloatArray, Outcome, UintArray, UnappliedItem, document_id
 from kintsugi.v1 import documents_pb2, types_pb2
@@ -62,7 +63,7 @@ class Chunk:
     attempts: int = 0
 
 
-def cut(items: convert.Items, vectors: Mapping[str, FloatArray], plan: BulkPlan) -> Iterator[Chunk]:
+def cut(items: Items, vectors: Mapping[str, FloatArray], plan: BulkPlan) -> Iterator[Chunk]:
     """Cuts the input into chunks of at most `plan.batch` items and about TARGET_CHUNK_BYTES. Lazy: one chunk at a time.
     A chunk may be empty when none of its items can be sent."""
     vector_bytes = sum(matrix.shape[1] * matrix.dtype.itemsize for matrix in vectors.values())
@@ -99,7 +100,7 @@ def _empty_chunk(plan: BulkPlan, number: int) -> Chunk:
 
 def _with_vectors(chunk: Chunk, vectors: Mapping[str, FloatArray]) -> Chunk:
     rows = {name: matrix[chunk.places] for name, matrix in vectors.items()}
-    chunk.request.vectors.extend(convert.pack_model_vectors(rows))
+    chunk.request.vectors.extend(arrays.pack_model_vectors(rows))
     return chunk
 
 
@@ -109,7 +110,7 @@ class BulkUpload:
     def __init__(
         self,
         connection: Connection,
-        items: convert.Items,
+        items: Items,
         vectors: Mapping[str, FloatArray],
         plan: BulkPlan,
         advance: Callable[[int], None],
@@ -189,7 +190,7 @@ class BulkUpload:
         self._again.extendleft(reversed(tuple(chunks)))
 
     def answered(self, chunk: Chunk, response: documents_pb2.WriteResponse) -> None:
-        if not convert.is_settled(response) and self.stalled_in_s() > 0:
+        if not answers.is_settled(response) and self.stalled_in_s() > 0:
             chunk.attempts += 1
             self.problem = next((item.message for item in response.results if item.message), self.problem)
             self._again.append(chunk)
@@ -287,7 +288,7 @@ class _Stream:
 class _Collected:
     """The answers so far."""
 
-    def __init__(self, ids: convert.Ids) -> None:
+    def __init__(self, ids: Ids) -> None:
         self._ids = ids
         self._versions: UintArray = np.zeros(len(ids), np.uint64)
         self._unapplied: list[UnappliedItem] = []
@@ -297,7 +298,7 @@ class _Collected:
     def add(self, chunk: Chunk, response: documents_pb2.WriteResponse) -> None:
         self.chunks += 1
         self._unapplied.extend(chunk.refused)
-        for index, result, outcome in zip(chunk.places, response.results, convert.outcomes(response), strict=True):
+        for index, result, outcome in zip(chunk.places, response.results, answers.outcomes(response), strict=True):
             self._versions[index] = result.version
             if outcome is not Outcome.APPLIED:
                 self._unapplied.append(UnappliedItem(index, document_id(self._ids[index]), outcome, result.message))

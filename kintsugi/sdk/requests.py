@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from kintsugi import limits
 from kintsugi.errors import InvalidArgument
-from kintsugi.sdk import convert
+from kintsugi.sdk import bounds, convert
 from kintsugi.sdk.convert import Ids, Items
 from kintsugi.sdk.filtering import FilterLike, pack_filter
 from kintsugi.sdk.options import (
@@ -33,8 +33,8 @@ def create(
     shards, replicas = options.get("shards"), options.get("replicas")
     spec = collections_pb2.CollectionSpec(
         name=name,
-        shards=0 if shards is None else convert.bounded(shards, "shards", limits.MAX_SHARDS),
-        replicas=0 if replicas is None else convert.bounded(replicas, "replicas", limits.MAX_REPLICAS),
+        shards=0 if shards is None else bounds.bounded(shards, "shards", limits.MAX_SHARDS),
+        replicas=0 if replicas is None else bounds.bounded(replicas, "replicas", limits.MAX_REPLICAS),
         metric=convert.metric(metric),
         models=[convert.pack_model(model)],
         stored_element_type=convert.stored_type(options.get("stored", "f32")),
@@ -89,7 +89,7 @@ def count(collection: str, options: CountOptions) -> documents_pb2.CountRequest:
 
 
 def durable_replicas(options: WriteOptions | DeleteByFilterOptions) -> int:
-    return convert.bounded(options.get("durable_replicas", 1), "durable_replicas", limits.MAX_REPLICAS)
+    return bounds.bounded(options.get("durable_replicas", 1), "durable_replicas", limits.MAX_REPLICAS)
 
 
 def request_id(options: WriteOptions | PutVectorsOptions) -> str:
@@ -106,22 +106,22 @@ def fields(options: Mapping[str, object]) -> types_pb2.DocumentFields:
 
 def search_options(k: int, options: SearchOptions) -> search_pb2.SearchOptions:
     packed = search_pb2.SearchOptions(
-        k=convert.bounded(k, "k", limits.MAX_K),
+        k=bounds.bounded(k, "k", limits.MAX_K),
         exact=options.get("exact", False),
         at_least=options.get("at_least", b""),
         fields=fields(options),
-        offset=convert.unsigned(options.get("offset", 0), "offset"),
+        offset=bounds.unsigned(options.get("offset", 0), "offset"),
         group_by=_group_by(options),
         tell_unmigrated=options.get("tell_unmigrated", False),
     )
     if (condition := options.get("filter")) is not None:
         packed.filter.CopyFrom(pack_filter(condition))
     if (min_score := options.get("min_score")) is not None:
-        packed.min_score = convert.number(min_score, "min_score")
+        packed.min_score = bounds.number(min_score, "min_score")
     if (oversampling := options.get("oversampling")) is not None:
-        packed.oversampling = convert.fraction(oversampling, "oversampling")
+        packed.oversampling = bounds.fraction(oversampling, "oversampling")
     if (min_coverage := options.get("min_coverage")) is not None:
-        packed.min_coverage = convert.fraction(min_coverage, "min_coverage")
+        packed.min_coverage = bounds.fraction(min_coverage, "min_coverage")
     return packed
 
 
@@ -131,5 +131,5 @@ def _group_by(options: SearchOptions) -> search_pb2.GroupBy | None:
         if size is not None:
             raise InvalidArgument("group_size", f"is {size}", "must be left out without group_by")
         return None
-    checked = 1 if size is None else convert.bounded(size, "group_size", limits.MAX_GROUP_SIZE)
+    checked = 1 if size is None else bounds.bounded(size, "group_size", limits.MAX_GROUP_SIZE)
     return search_pb2.GroupBy(attribute=convert.pack_text(attribute, "group_by"), size=checked)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from kintsugi.errors import InvalidArgument
 from kintsugi.limits import MAX_BATCH_ITEMS, MAX_SCROLL_LIMIT
-from kintsugi.sdk import convert, progress
+from kintsugi.sdk import bounds, progress
 from kintsugi.sdk.bulk import DEFAULT_BATCH
 from kintsugi.sdk.exporting import Export, ExportPlan
 from kintsugi.sdk.files.opening import open_source
@@ -61,9 +61,9 @@ def _import_plan(name: str, source: str | Path | ImportSource, options: ImportOp
         state=Path(str(files["state"])),
         rejects=Path(str(files["rejects"])),
         model=options.get("model", ""),
-        batch=convert.bounded(options.get("batch", DEFAULT_BATCH), "batch", MAX_BATCH_ITEMS),
+        batch=bounds.bounded(options.get("batch", DEFAULT_BATCH), "batch", MAX_BATCH_ITEMS),
         restart=options.get("restart", False),
-        max_refused=convert.unsigned(options.get("max_refused", DEFAULT_MAX_REFUSED), "max_refused", most=2**63 - 1),
+        max_refused=bounds.unsigned(options.get("max_refused", DEFAULT_MAX_REFUSED), "max_refused", most=2**63 - 1),
     )
 
 

@@ -16,7 +16,7 @@ from kintsugi.projections.calibration import Calibration
 from kintsugi.projections.projection import Projection
 from kintsugi.projections.strategy import Strategy
 from kintsugi.registry.upgrades_wire import CALIBRATIONS, STRATEGIES, calibration_of, state_of, strategy_of
-from kintsugi.sdk import convert, requests
+from kintsugi.sdk import answers, arrays, bounds, convert, requests
 from kintsugi.sdk.connection import Connection
 from kintsugi.sdk.convert import Ids, Items
 from kintsugi.sdk.options import CallOptions, NextDocumentsOptions, PutVectorsOptions, check_options
@@ -150,15 +150,15 @@ class AsyncUpgrades:
             Items(first).check()
         request = upgrades_pb2.NextDocumentsRequest(
             collection=collection,
-            limit=convert.bounded(limit, "limit", limits.MAX_BATCH_ITEMS),
-            lease_s=0.0 if lease_s is None else convert.fraction(lease_s, "lease_s"),
+            limit=bounds.bounded(limit, "limit", limits.MAX_BATCH_ITEMS),
+            lease_s=0.0 if lease_s is None else bounds.fraction(lease_s, "lease_s"),
             first=None if first is None else columns.pack_ids(convert.doc_ids(first)),
         )
         response = await self._connection.call(
             lambda stubs, left_s: stubs.upgrades.NextDocuments(request, timeout=left_s), self._left(options)
         )
         documents = tuple(
-            DocumentToEmbed(convert.unpack_id(one.id), one.version, one.text, one.attributes)
+            DocumentToEmbed(answers.unpack_id(one.id), one.version, one.text, one.attributes)
             for one in response.documents
         )
         return NextDocuments(documents, response.model, response.remaining)
@@ -178,10 +178,10 @@ class AsyncUpgrades:
         Raises FailedPrecondition when the collection has no such model, or it is retired."""
         check_options("put_vectors", options, PutVectorsOptions)
         Items(ids).check()
-        matrix = convert.as_matrix(vectors, "vectors")
-        convert.same_length("vectors", len(matrix), len(ids))
+        matrix = arrays.as_matrix(vectors, "vectors")
+        bounds.same_length("vectors", len(matrix), len(ids))
         embedded = np.asarray(versions)
-        convert.same_length("versions", len(embedded), len(ids))
+        bounds.same_length("versions", len(embedded), len(ids))
         request = upgrades_pb2.PutVectorsRequest(
             collection=collection,
             model=model,
@@ -224,8 +224,8 @@ def pack_plan(plan: UpgradePlan) -> tuple[upgrades_pb2.UpgradePlan, dict[str, by
         report=plan.report,
         refused=plan.refused,
         uncertainty=named("uncertainty"),
-        min_migrated=0.0 if plan.min_migrated is None else convert.fraction(plan.min_migrated, "min_migrated"),
-        min_recall=0.0 if plan.min_recall is None else convert.fraction(plan.min_recall, "min_recall"),
+        min_migrated=0.0 if plan.min_migrated is None else bounds.fraction(plan.min_migrated, "min_migrated"),
+        min_recall=0.0 if plan.min_recall is None else bounds.fraction(plan.min_recall, "min_recall"),
     )
     return message, artifacts
 
@@ -253,8 +253,8 @@ def unpack_upgrade(message: upgrades_pb2.Upgrade) -> Upgrade:
         calibration=calibration,
         min_migrated=message.min_migrated,
         min_recall=message.min_recall,
-        created_at=convert.unpack_time(message.created_at),
-        changed_at=convert.unpack_time(message.changed_at),
+        created_at=answers.unpack_time(message.created_at),
+        changed_at=answers.unpack_time(message.changed_at),
         waits_for=message.waits_for,
         query_vectors=tuple(message.query_vectors),
     )

@@ -11,7 +11,7 @@ from kintsugi import AsyncClient, KintsugiError
 from kintsugi.ids import DocId, encode, order_key
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.internal.v1.shard_pb2_grpc import ShardStub
-from kintsugi.sdk import convert
+from kintsugi.sdk import answers
 from kintsugi.sdk.status import ClusterStatus
 from kintsugi.sdk.types import SearchResult
 from kintsugi.v1 import types_pb2
@@ -144,5 +144,5 @@ async def contents_of(address: str, uid: str, shard: int) -> list[bytes]:
             found += [document.SerializeToString(deterministic=True) for document in page.documents]
             more = page.more
             if page.documents:
-                after = encode(convert.unpack_id(page.documents[-1].id))
+                after = encode(answers.unpack_id(page.documents[-1].id))
     return found

@@ -22,7 +22,7 @@ from kintsugi import AsyncClient, Model, columns, tokens
 from kintsugi.ann.spec import AUTOMATIC
 from kintsugi.errors import DeadlineExceeded, Unavailable
 from kintsugi.filters.tree import Filter
-from kintsugi.sdk import convert
+from kintsugi.sdk import answers, convert
 from kintsugi.sdk.connection import Clock, Connection
 from kintsugi.sdk.retry import RetryPolicy
 from kintsugi.sdk.types import DeletedByFilter
@@ -133,7 +133,7 @@ class Worker:
             request.vectors.append(types_pb2.ModelVectors(model="m", block=block, documents=given))
         response = await self._settled(
             lambda timeout_s: self._connection.call(
-                lambda stubs, left_s: stubs.documents.Upsert(request, timeout=left_s), timeout_s, convert.is_settled
+                lambda stubs, left_s: stubs.documents.Upsert(request, timeout=left_s), timeout_s, answers.is_settled
             )
         )
         self._take(items, response, told=level != "logged")
@@ -153,7 +153,7 @@ class Worker:
         )
         response = await self._settled(
             lambda timeout_s: self._connection.call(
-                lambda stubs, left_s: stubs.documents.Delete(request, timeout=left_s), timeout_s, convert.is_settled
+                lambda stubs, left_s: stubs.documents.Delete(request, timeout=left_s), timeout_s, answers.is_settled
             )
         )
         self._take(items, response, told=level != "logged")
@@ -238,7 +238,7 @@ class Worker:
                 if time.monotonic() >= deadline:
                     raise
             else:
-                if convert.is_settled(response):
+                if answers.is_settled(response):
                     return response
                 if time.monotonic() >= deadline:
                     raise Difference(f"{self.shape.name}: never settled: {response}")

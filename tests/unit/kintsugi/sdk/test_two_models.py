@@ -7,7 +7,7 @@ import pytest
 
 from kintsugi import columns
 from kintsugi.errors import InvalidArgument
-from kintsugi.sdk import convert
+from kintsugi.sdk import answers
 from kintsugi.sdk.aio import AsyncClient
 from kintsugi.v1 import search_pb2, types_pb2
 
@@ -73,9 +73,9 @@ def test_hits_say_their_model_and_whether_they_are_projected():
     unmigrated = columns.pack_ids([3, "x"])
     hit = search_pb2.Hit(id=columns.pack_id(3), score=0.5, version=1, model="m1", projected=True)
     response = search_pb2.SearchResponse(hits=[hit], unmigrated=unmigrated)
-    found = convert.unpack_search(response, types_pb2.DocumentFields())
+    found = answers.unpack_search(response, types_pb2.DocumentFields())
     assert (found.hits[0].model, found.hits[0].projected, found.unmigrated) == ("m1", True, (3, "x"))
-    batch = convert.unpack_batch(
+    batch = answers.unpack_batch(
         search_pb2.SearchBatchResponse(
             counts=[2, 1],
             ids=columns.pack_ids([1, 2, 3]),
@@ -106,6 +106,6 @@ def test_without_projected_hits_there_are_no_flags():
         versions=columns.pack_u64([1]),
         model="m2",
     )
-    batch = convert.unpack_batch(response, types_pb2.DocumentFields())
+    batch = answers.unpack_batch(response, types_pb2.DocumentFields())
     assert batch.projected.tolist() == [[False]]
     assert (batch.hits(0)[0].model, batch.projected_model, batch.unmigrated) == ("m2", "", ())
