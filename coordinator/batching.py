@@ -2,7 +2,7 @@
 
 1. A lone query leaves at once: a lane (one replica, one plan) holds queries back only while its messages are in flight.
 2. A message is bounded in queries and bytes; queries leave in the order they came.
-3. Every waiter has its own deadline and cancellation. A message lives as long as somebody waits for it.
+3. Every waiter gives up for himself. A message lives as long as somebody waits for it, and no longer than the last deadline.
 4. A failure of a message is the failure of all its waiters, except that a message whose answer is too large is sent
    again in halves: waiters must not fail because of their company.
 
@@ -24,7 +24,7 @@ from coordinator.deadline import Clock, Deadline
 from coordinator.merge import Hits, Ids
 from coordinator.query import Grouping
 from coordinator.shards import position_message
-from kintsugi.errors import DeadlineExceeded, ResourceExhausted
+from kintsugi.errors import ResourceExhausted
 from kintsugi.filters.wire import value_message
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.metrics import FloatArray
@@ -153,27 +153,26 @@ class Batcher:
         self._queries = 0
         self._messages = 0
 
-    async def search(
+    def search(
         self, key: LaneKey, queries: FloatArray, deadline: Deadline, others: FloatArray | None = None
-    ) -> ShardAnswer:
+    ) -> "asyncio.Future[ShardAnswer]":
         """Searches `queries` (count x dimension, little-endian f32). `others`: the same queries by the other model of an upgrade;
-        given if and only if the key says so. Raises the KintsugiError of the call."""
+        given if and only if the key says so. The answer, or the KintsugiError of the call; whoever gives up cancels it, as when
+        the deadline has passed."""
         lane = self._lanes.setdefault(key, _Lane())
         waiter = _Waiter(queries, others, deadline, asyncio.get_running_loop().create_future())
         lane.queue.append(waiter)
         self._queries += len(queries)
         self._pump(key, lane)
-        try:
-            async with asyncio.timeout(deadline.remaining_s):
-                return await waiter.answer
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"no answer from {key.address} within the deadline") from error
-        finally:
-            waiter.answer.cancel()  # a no-op after an answer
+
+        def settled(answer: "asyncio.Future[ShardAnswer]") -> None:
             if waiter.message is not None:
                 waiter.message.leave()
-            else:
+            elif answer.cancelled():
                 self._pump(key, lane)
+
+        waiter.answer.add_done_callback(settled)
+        return waiter.answer
 
     def stats(self) -> BatchingStats:
         return BatchingStats(len(self._lanes), self._queries, self._messages)

@@ -4,7 +4,6 @@ Nothing is left out silently: a missing shard is an error that names it, or an e
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 from coordinator.batching import ShardAnswer
@@ -53,10 +52,11 @@ def report(
 ) -> types_pb2.Coverage:
     covered = sum(answer.documents for answer in gathered.answers.values())
     missing = sum(last_known(collection.uid, shard) for shard in gathered.failures)
-    with_vector = Counter({model.name: 0})
+    with_vector = {model.name: 0}
     for answer in gathered.answers.values():
         with_vector[model.name] += answer.documents_with_vector
-        with_vector.update(answer.others)
+        for other, documents in answer.others.items():
+            with_vector[other] = with_vector.get(other, 0) + documents
     return types_pb2.Coverage(
         shards_total=collection.shards,
         shards_answered=len(gathered.answers),

@@ -10,7 +10,7 @@ Knows nothing about what is asked: the call is a parameter.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -65,31 +65,35 @@ class FanOut:
 
     async def gather(self, shards: Sequence[ShardPlan], ask: Ask[Answer], deadline: Deadline) -> Gathered[Answer]:
         """Asks all shards at once and waits for all of them."""
-        answers: dict[int, Answer] = {}
-        failures: dict[int, KintsugiError] = {}
+        gathered: Gathered[Answer] = Gathered({}, {})
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
 
-        async def one(shard: ShardPlan) -> None:
-            try:
-                answers[shard.shard] = await self.ask_shard(shard, ask, deadline)
-            except KintsugiError as error:
-                failures[shard.shard] = error
-                _FAILURES.labels(code_name(error)).inc()
+        def ended(shard: int, outcome: "Answer | KintsugiError") -> None:
+            if isinstance(outcome, KintsugiError):
+                gathered.failures[shard] = outcome
+                _FAILURES.labels(code_name(outcome)).inc()
+            else:
+                gathered.answers[shard] = outcome
+            if len(gathered.answers) + len(gathered.failures) == len(races) and not over.done():
+                over.set_result(None)
 
-        if len(shards) == 1:
-            await one(shards[0])
-        else:
-            async with asyncio.TaskGroup() as group:
-                for shard in shards:
-                    group.create_task(one(shard))
-        return Gathered(answers, failures)
+        def broken(defect: BaseException) -> None:
+            if not over.done():
+                over.set_exception(defect)
 
-    async def ask_shard(self, shard: ShardPlan, ask: Ask[Answer], deadline: Deadline) -> Answer:
-        """The answer of one replica. Raises what the replicas said, as one error."""
-        race = _Race(self._load, shard, ask, deadline)
+        races = [_Race(self._load, shard, ask, deadline, ended, broken) for shard in shards]
+        too_late = loop.call_later(deadline.remaining_s, _expire, races)
         try:
-            return await race.run()
+            for race in races:
+                race.start()
+            if races:
+                await over
         finally:
-            race.cancel()
+            too_late.cancel()
+            for race in races:
+                race.end()
+        return gathered
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,98 +103,125 @@ class _Try:
 
 
 class _Race(Generic[Answer]):
-    """The tries for one shard of one read."""
+    """The tries for one shard of one read. It runs in callbacks: a task per try, and one that waits for them, would cost more
+    than all that a coordinator does for a search otherwise. `ended` is called once, or `broken` with a defect of ours."""
 
-    def __init__(self, load: ReplicaLoad, shard: ShardPlan, ask: Ask[Answer], deadline: Deadline) -> None:
+    def __init__(
+        self,
+        load: ReplicaLoad,
+        shard: ShardPlan,
+        ask: Ask[Answer],
+        deadline: Deadline,
+        ended: "Callable[[int, Answer | KintsugiError], None]",
+        broken: Callable[[BaseException], None],
+    ) -> None:
         self._load = load
         self._shard = shard
         self._ask = ask
         self._deadline = deadline
+        self._ended = ended
+        self._broken = broken
         self._untried = load.order(shard.targets)
-        self._running: dict[asyncio.Task[Answer], _Try] = {}
+        self._running: dict[asyncio.Future[Answer], _Try] = {}
         self._failed: list[tuple[Target, KintsugiError]] = []
-        self._patience_s = 0.0
+        self._second_try: asyncio.TimerHandle | None = None
+        self._is_over = False
 
-    async def run(self) -> Answer:
+    def start(self) -> None:
         if not self._untried:
-            raise Unavailable("it has no replica in sync", reason="NO_REPLICA")
+            self._settle(Unavailable("it has no replica in sync", reason="NO_REPLICA"))
+            return
         self._load.earn_second_try()
         self._start_next()
-        while self._running:
-            patience_s = self._patience_s if self._untried else self._deadline.remaining_s
-            timeout_s = min(self._deadline.remaining_s, patience_s)
-            done, _ = await asyncio.wait(self._running, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            winner = self._settle(done)
-            if winner is not None:
-                return winner.result()
-            if self._deadline.passed and not done:
-                raise self._too_late()
-            if self._untried and not self._running:
-                self._note(_RETRIES, SpanEvent.RETRY)
-                self._start_next()
-            elif self._untried and not done and self._may_compete():
-                self._note(_SECOND_TRIES, SpanEvent.SECOND_TRY)
-                self._start_next()
-        raise self._all_failed()
 
-    def cancel(self) -> None:
-        for task in self._running:
-            task.add_done_callback(_ignore_outcome)
-            task.cancel()
+    def end(self) -> None:
+        """Gives up what runs. Nothing is told any more."""
+        self._is_over = True
+        if self._second_try is not None:
+            self._second_try.cancel()
+        running, self._running = self._running, {}
+        for future, tried in running.items():
+            self._load.left(tried.target)
+            future.cancel()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self._is_over:
+            return
+        for slow in self._running.values():
+            self._load.outrun(slow.target, slow.asked_at)
+        waiting = ", ".join(slow.target.member for slow in self._running.values())
+        self._settle(DeadlineExceeded(f"{waiting}: no answer within the deadline"))
+
+    def _start_next(self) -> None:
+        target = self._untried.pop(0)
+        self._load.asked(target)
+        future = asyncio.ensure_future(self._ask(self._shard, target, self._deadline))
+        self._running[future] = _Try(target, self._deadline.clock())
+        future.add_done_callback(self._told)
+        if self._untried:
+            self._be_patient(self._load.second_try_delay_s(target, self._untried))
+
+    def _be_patient(self, seconds: float) -> None:
+        if self._second_try is not None:
+            self._second_try.cancel()
+        self._second_try = asyncio.get_running_loop().call_later(seconds, self._compete)
+
+    def _compete(self) -> None:
+        """The replica that was asked last is slow."""
+        if self._is_over or not self._untried:
+            return
+        slow = next(reversed(self._running.values()))
+        if self._load.may_compete(slow.target, slow.asked_at):
+            self._note(_SECOND_TRIES, SpanEvent.SECOND_TRY)
+            self._start_next()
+        else:
+            self._be_patient(self._load.patience_s)
+
+    def _told(self, future: "asyncio.Future[Answer]") -> None:
+        """A try is done."""
+        tried = self._running.pop(future, None)
+        error = _error_of(future)
+        if tried is None:  # given up
+            return
+        self._load.left(tried.target)
+        if error is None:
+            self._won(tried, future.result())
+        elif not isinstance(error, KintsugiError):
+            self.end()
+            self._broken(error)
+        elif _another_may_answer(error):
+            self._lost(tried.target, error)
+        else:
+            self._settle(error)
+
+    def _won(self, tried: _Try, answer: Answer) -> None:
+        waited_for_write = self._shard.at_least is not None
+        self._load.succeeded(tried.target, None if waited_for_write else self._deadline.clock() - tried.asked_at)
+        for loser in self._running.values():
+            self._load.outrun(loser.target, loser.asked_at)
+        self._settle(answer)
+
+    def _lost(self, target: Target, error: KintsugiError) -> None:
+        self._failed.append((target, error))
+        # A stale plan is a matter of revisions, not of the replica's health.
+        if not isinstance(error, StalePlan):
+            self._load.failed(target)
+        if self._running:
+            return
+        if self._untried:
+            self._note(_RETRIES, SpanEvent.RETRY)
+            self._start_next()
+        else:
+            self._settle(self._all_failed())
+
+    def _settle(self, outcome: "Answer | KintsugiError") -> None:
+        self.end()
+        self._ended(self._shard.shard, outcome)
 
     def _note(self, counter: Counter, event: SpanEvent) -> None:
         counter.inc()
         tracing.event(event, shard=self._shard.shard, member=self._untried[0].member)
-
-    def _start_next(self) -> None:
-        target = self._untried.pop(0)
-        if self._untried:
-            self._patience_s = self._load.second_try_delay_s(target, self._untried)
-        self._running[asyncio.create_task(self._try(target))] = _Try(target, self._deadline.clock())
-
-    async def _try(self, target: Target) -> Answer:
-        started = self._deadline.clock()
-        with self._load.asking(target):
-            answer = await self._ask(self._shard, target, self._deadline)
-        waited_for_write = self._shard.at_least is not None
-        self._load.succeeded(target, None if waited_for_write else self._deadline.clock() - started)
-        return answer
-
-    def _settle(self, done: "set[asyncio.Task[Answer]]") -> "asyncio.Task[Answer] | None":
-        """Takes finished tries out of the race. Returns one that succeeded; raises what no other replica can heal."""
-        winner, final = None, None
-        for task in done:
-            target = self._running.pop(task).target
-            error = _error_of(task)
-            if error is None:
-                winner = task
-            elif _another_may_answer(error):
-                self._failed.append((target, error))
-                # A stale plan is a matter of revisions, not of the replica's health.
-                if not isinstance(error, StalePlan):
-                    self._load.failed(target)
-            else:
-                final = error
-        if winner is None and final is not None:
-            raise final
-        if winner is not None:
-            for loser in self._running.values():
-                self._load.outrun(loser.target, loser.asked_at)
-        return winner
-
-    def _may_compete(self) -> bool:
-        """Asks for the replica that was asked last."""
-        slow = next(reversed(self._running.values()))
-        granted = self._load.may_compete(slow.target, slow.asked_at)
-        if not granted:
-            self._patience_s = self._load.patience_s
-        return granted
-
-    def _too_late(self) -> DeadlineExceeded:
-        for slow in self._running.values():
-            self._load.outrun(slow.target, slow.asked_at)
-        waiting = ", ".join(slow.target.member for slow in self._running.values())
-        return DeadlineExceeded(f"{waiting}: no answer within the deadline")
 
     def _all_failed(self) -> KintsugiError:
         """The kindest error that was seen, with what every replica said."""
@@ -206,20 +237,15 @@ class _Race(Generic[Answer]):
         return Unavailable(said)
 
 
+def _expire(races: "Iterable[_Race[Answer]]") -> None:
+    for race in races:
+        race.expire()
+
+
 def _another_may_answer(error: KintsugiError) -> bool:
     # An answer that is too large is too large on every replica.
     return isinstance(error, _ANOTHER_MAY_ANSWER) and error.reason != ANSWER_TOO_LARGE
 
 
-def _ignore_outcome(task: "asyncio.Task[Answer]") -> None:
-    if not task.cancelled():
-        task.exception()
-
-
-def _error_of(task: "asyncio.Task[Answer]") -> KintsugiError | None:
-    if task.cancelled():
-        return Unavailable("the call was cancelled")
-    error = task.exception()
-    if error is None or isinstance(error, KintsugiError):
-        return error
-    raise error
+def _error_of(future: "asyncio.Future[Answer]") -> BaseException | None:
+    return Unavailable("the call was cancelled") if future.cancelled() else future.exception()

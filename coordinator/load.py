@@ -7,9 +7,9 @@ of the shard would have answered, not when the slow one usually does.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from coordinator.deadline import Clock
 from coordinator.plan import Target
@@ -45,15 +45,18 @@ class _Experience:
     asked_at: float = float("-inf")
     last_answer_at: float = float("-inf")
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
-    lately_s: float | None = None
-    late_s: float | None = None
 
-    def took(self, seconds: float) -> None:
-        """Learns the median of the last few, and the 95th percentile of all that are kept."""
-        self.latencies.append(seconds)
-        ordered, latest = sorted(self.latencies), sorted(list(self.latencies)[-_LATELY:])
-        self.late_s = ordered[int(0.95 * (len(ordered) - 1))]
-        self.lately_s = latest[len(latest) // 2]
+    @property
+    def lately_s(self) -> float | None:
+        """The median of the last few answers."""
+        latest = sorted(islice(reversed(self.latencies), _LATELY))
+        return latest[len(latest) // 2] if latest else None
+
+    @property
+    def late_s(self) -> float | None:
+        """The 95th percentile of all that are kept."""
+        ordered = sorted(self.latencies)
+        return ordered[int(0.95 * (len(ordered) - 1))] if ordered else None
 
 
 class ReplicaLoad:
@@ -76,13 +79,14 @@ class ReplicaLoad:
 
         def badness(target: Target) -> tuple[bool, bool, int, int]:
             known = self._of(target)
-            is_slow = known.lately_s is not None and known.lately_s > slow_s and not self._is_due(known, now)
+            lately_s = known.lately_s
+            is_slow = lately_s is not None and lately_s > slow_s and not self._is_due(known, now)
             return (known.avoided_until > now, is_slow, known.in_flight, known.last_asked)
 
         return sorted(targets, key=badness)
 
-    @contextmanager
-    def asking(self, target: Target) -> Iterator[None]:
+    def asked(self, target: Target) -> None:
+        """`left` follows, whatever becomes of it."""
         known = self._of(target)
         self._asked += 1
         known.last_asked = self._asked
@@ -90,10 +94,10 @@ class ReplicaLoad:
         known.in_flight += 1
         if known.failures:  # one probe at a time, until one succeeds
             known.avoided_until = known.asked_at + _penalty_s(known.failures)
-        try:
-            yield
-        finally:
-            known.in_flight -= 1
+
+    def left(self, target: Target) -> None:
+        """The call has ended, or nobody waits for it any more."""
+        self._of(target).in_flight -= 1
 
     def succeeded(self, target: Target, took_s: float | None) -> None:
         """`took_s` is None when the time says nothing about the replica, as after waiting for a write."""
@@ -102,7 +106,7 @@ class ReplicaLoad:
         known.avoided_until = float("-inf")
         known.last_answer_at = self._clock()
         if took_s is not None:
-            known.took(took_s)
+            known.latencies.append(took_s)
 
     def failed(self, target: Target) -> None:
         """Avoids the replica for a while, longer after each failure in a row. It is still asked when all others fail."""
@@ -142,7 +146,7 @@ class ReplicaLoad:
     def _delay_s(self, replicas: Iterable[_Experience]) -> float:
         """Of a second try beside any of these: what the best of them shows."""
         settings = self._hedging
-        best_s = min((one.late_s for one in replicas if one.late_s is not None), default=None)
+        best_s = min((late_s for one in replicas if (late_s := one.late_s) is not None), default=None)
         if best_s is None:
             return settings.first_delay_s
         return min(max(settings.latency_factor * best_s, settings.min_delay_s), settings.max_delay_s)

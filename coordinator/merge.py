@@ -58,6 +58,8 @@ class Ids:
         )
 
     def decoded(self) -> list[DocId]:
+        if not self.texts:
+            return list(self.numbers.tolist())
         return [
             self.texts[number] if text else number
             for number, text in zip(self.numbers.tolist(), self.is_text.tolist(), strict=True)
@@ -78,6 +80,9 @@ def union(parts: Sequence[Ids], most: int) -> Ids:
 
 def _concatenate_ids(parts: Sequence[Ids]) -> Ids:
     texts: list[str] = []
+    if not any(part.texts for part in parts):
+        together = np.concatenate([part.numbers for part in parts])
+        return Ids(together, np.zeros(len(together), np.bool_), texts)
     numbers = []
     for part in parts:
         numbers.append(part.numbers + np.where(part.is_text, len(texts), 0).astype(np.uint64))
@@ -164,20 +169,22 @@ def from_shard(response: shard_pb2.ShardSearchResponse, queries: int, *, grouped
     """Decodes a shard's answer. Raises Internal when its columns do not fit each other."""
     try:
         hits = Hits(
-            np.array(response.counts, np.int64),
+            np.fromiter(response.counts, np.int64, len(response.counts)),
             Ids.of_column(response.ids),
             columns.unpack_f64(response.scores, "scores"),
             columns.unpack_u64(response.versions, "versions"),
             list(response.attributes),
             list(response.texts),
             list(map(value_of_message, response.groups)),
-            np.frombuffer(response.projected, np.uint8) == 1,
+            np.frombuffer(response.projected, np.uint8) == 1 if response.projected else NONE_PROJECTED,
         )
     except (InvalidArgument, ValueError) as error:
         raise Internal(f"a shard answered malformed columns: {error}") from error
-    total = int(hits.counts.sum())
+    total = sum(response.counts)
     lengths = {len(hits.ids.numbers), len(hits.scores), len(hits.versions)}
-    lengths |= {len(column) for column in (hits.attributes, hits.bodies, hits.projected) if len(column)}
+    for column in (hits.attributes, hits.bodies, hits.projected):
+        if len(column):
+            lengths.add(len(column))
     if grouped:
         lengths.add(len(hits.groups))
     if len(hits.counts) != queries or lengths != {total}:
@@ -208,7 +215,7 @@ class Pool:
         queries = len(parts[0].counts)
         return cls(
             queries,
-            np.concatenate([np.repeat(np.arange(queries), part.counts) for part in parts]),
+            _queries_of(parts),
             _concatenate_ids([part.ids for part in parts]),
             np.concatenate([part.scores for part in parts]),
             np.concatenate([part.versions for part in parts]),
@@ -238,6 +245,13 @@ class Pool:
         )
 
 
+def _queries_of(parts: Sequence[Hits]) -> IndexArray:
+    queries = len(parts[0].counts)
+    if queries == 1:
+        return np.zeros(sum(map(len, parts)), np.int64)
+    return np.concatenate([np.repeat(np.arange(queries), part.counts) for part in parts])
+
+
 def _concatenate_flags(parts: Sequence[Hits]) -> BoolArray:
     if not any(len(part.projected) for part in parts):
         return NONE_PROJECTED
@@ -255,6 +269,8 @@ def merge(parts: Sequence[Hits], k: int, *, offset: int = 0, min_score: float | 
         return parts[0]
     pool = Pool.of(parts)
     rows = pool.ranked(min_score)
+    if pool.queries == 1:
+        return pool.take(rows[offset : offset + k])
     place = places_within(pool.query[rows])
     return pool.take(rows[(place >= offset) & (place < offset + k)])
 
@@ -268,9 +284,9 @@ def places_within(runs: IndexArray) -> IndexArray:
 
 def _order(query: IndexArray, scores: columns.F64Array, ids: Ids) -> IndexArray:
     """The rows by query, then score from the best, then id."""
+    if not ids.texts:
+        return np.lexsort((ids.numbers, -scores, query))
     order: IndexArray = np.lexsort((ids.numbers, ids.is_text, -scores, query))
-    if not ids.is_text.any():
-        return order
     # `numbers` of string ids are mere places: put runs of equal scores among strings in the order of their bytes.
     texts, ordered_query, ordered_scores = ids.is_text[order], query[order], scores[order]
     same = texts[1:] & texts[:-1]

@@ -173,7 +173,7 @@ class Searches:
     def _ask(self, plan: ReadPlan, call: _Call) -> Ask[ShardAnswer]:
         options = call.options
 
-        async def ask(shard: ShardPlan, target: Target, deadline: Deadline) -> ShardAnswer:
+        def ask(shard: ShardPlan, target: Target, deadline: Deadline) -> asyncio.Future[ShardAnswer]:
             lane = LaneKey(
                 address=target.address,
                 collection_uid=plan.collection.uid,
@@ -192,7 +192,7 @@ class Searches:
                 has_others=call.others is not None,
                 tell_unmigrated=options.tell_unmigrated,
             )
-            return await self._batcher.search(lane, call.queries, deadline, call.others)
+            return self._batcher.search(lane, call.queries, deadline, call.others)
 
         return ask
 

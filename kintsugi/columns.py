@@ -166,7 +166,12 @@ def unpack_vectors(block: types_pb2.VectorBlock, field: str, *, dimension: int, 
 def value_problems(matrix: FloatArray, metric: Metric) -> list[tuple[int, str, str]]:
     """The rows that cannot be stored or searched, as (row, problem, bound): elements that are not finite, and zero
     vectors under cosine. Empty when all is well."""
-    # A sum is finite only if all its terms are; an overflow merely costs the second, exact look.
+    if len(matrix) == 1:
+        # Finite and positive only if there is nothing to find; an overflow or underflow merely costs the exact look.
+        square = float(np.vdot(matrix[0], matrix[0]))
+        if 0 < square < np.inf:
+            return []
+    # A sum is finite only if all its terms are; likewise.
     with np.errstate(over="ignore", invalid="ignore"):
         finite = bool(np.isfinite(matrix.sum(dtype=np.float64)))
     bad_finite = [] if finite else np.flatnonzero(~np.isfinite(matrix).all(axis=1)).tolist()

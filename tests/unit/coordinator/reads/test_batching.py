@@ -4,12 +4,11 @@ import asyncio
 import time
 
 import numpy as np
-import pytest
 
 from coordinator.batching import Batcher, BatchLimits, LaneKey
 from coordinator.deadline import Deadline
 from kintsugi import columns
-from kintsugi.errors import DeadlineExceeded, Unavailable
+from kintsugi.errors import Unavailable
 from kintsugi.internal.v1 import shard_pb2
 
 KEY = LaneKey("host:1", "uid", 0, "m", 1, False, 0.0, None, False, False, 1)
@@ -20,6 +19,7 @@ class HeldSend:
 
     def __init__(self):
         self.messages = []
+        self.deadlines = []
         self.release = asyncio.Event()
         self.error = None
         self.cancelled = 0
@@ -27,6 +27,7 @@ class HeldSend:
     async def __call__(self, address, request, deadline):
         queries = np.frombuffer(request.queries, "<f4").reshape(request.count, -1)
         self.messages.append(queries[:, 0].astype(int).tolist())
+        self.deadlines.append(deadline)
         try:
             await self.release.wait()
         except asyncio.CancelledError:
@@ -57,7 +58,7 @@ def after(seconds):
 
 
 def start(batcher, number, *, count=1, seconds=5.0):
-    return asyncio.create_task(batcher.search(KEY, query(number, count), after(seconds)))
+    return batcher.search(KEY, query(number, count), after(seconds))
 
 
 async def test_messages_are_bounded_in_queries_and_keep_their_order():
@@ -116,18 +117,15 @@ async def test_a_message_nobody_waits_for_is_cancelled():
     assert batcher.stats().lanes == 0
 
 
-async def test_each_waiter_has_its_own_deadline():
-    """A short deadline ends one waiter of a message, not the message."""
+async def test_a_message_lasts_as_long_as_its_most_patient_waiter():
+    """A short deadline does not end what others wait for."""
     send = HeldSend()
     batcher = Batcher(send, time.monotonic, BatchLimits(max_in_flight=1))
-    first = start(batcher, 0)
-    await settle()
-    short, long = start(batcher, 1, seconds=0.05), start(batcher, 2)
-    with pytest.raises(DeadlineExceeded):
-        await short
+    waiters = [start(batcher, 0), start(batcher, 1, seconds=0.05), start(batcher, 2, seconds=60.0)]
     send.release.set()
-    assert (await first).hits.ids.decoded() == [0]
-    assert (await long).hits.ids.decoded() == [2]
+    await asyncio.gather(*waiters)
+    assert send.messages == [[0], [1, 2]]
+    assert send.deadlines[1].remaining_s > 5
 
 
 async def test_a_failure_reaches_all_waiters():

@@ -1,6 +1,7 @@
 """Who is asked first, and what failures and silence make of it."""
 
 import asyncio
+from contextlib import contextmanager
 
 from coordinator.load import HedgeSettings, ReplicaLoad
 from coordinator.plan import Target
@@ -18,14 +19,23 @@ class ManualClock:
         return self.now
 
 
+@contextmanager
+def asking(load, target):
+    load.asked(target)
+    try:
+        yield
+    finally:
+        load.left(target)
+
+
 def test_the_least_loaded_replica_comes_first():
     """Calls in flight decide; equal ones take turns."""
     load = ReplicaLoad(ManualClock())
-    with load.asking(A):
+    with asking(load, A):
         assert load.order([A, B]) == [B, A]
-        with load.asking(B):
+        with asking(load, B):
             assert load.order([A, B]) == [A, B]
-    with load.asking(A):
+    with asking(load, A):
         pass
     assert load.order([A, B]) == [B, A]
 
@@ -37,11 +47,11 @@ def test_a_failed_replica_is_avoided_longer_each_time_and_probed_by_one():
     load.failed(A)
     load.failed(A)
     clock.now += 0.3
-    with load.asking(B):
+    with asking(load, B):
         assert load.order([A, B]) == [B, A]
         clock.now += 0.2
         assert load.order([A, B]) == [A, B]
-        with load.asking(A):
+        with asking(load, A):
             pass
         assert load.order([A, B]) == [B, A]
         load.succeeded(A, 0.01)
@@ -77,9 +87,9 @@ def test_a_slow_replica_is_asked_last_however_many_calls_others_have():
     for _ in range(5):
         load.succeeded(A, 0.2)
         load.succeeded(B, 0.003)
-    with load.asking(A):
+    with asking(load, A):
         pass
-    with load.asking(B), load.asking(B), load.asking(B):
+    with asking(load, B), asking(load, B), asking(load, B):
         assert load.order([A, B]) == [B, A]
 
 
@@ -89,7 +99,7 @@ def test_a_single_late_answer_does_not_make_a_replica_slow():
     for took_s in (0.003, 0.003, 0.003, 0.2, 0.2):
         load.succeeded(A, took_s)
         load.succeeded(B, 0.003)
-    with load.asking(B):
+    with asking(load, B):
         assert load.order([A, B]) == [A, B]
 
 
@@ -99,7 +109,7 @@ def test_a_replica_is_not_slow_for_less_than_a_second_try_waits():
     for _ in range(5):
         load.succeeded(A, 0.005)
         load.succeeded(B, 0.0005)
-    with load.asking(B):
+    with asking(load, B):
         assert load.order([A, B]) == [A, B]
 
 
@@ -111,14 +121,14 @@ def test_a_slow_replica_is_probed_now_and_then_and_trusted_when_it_is_well():
         load.succeeded(A, 0.2)
         load.succeeded(B, 0.003)
     for _ in range(3):
-        with load.asking(B):
+        with asking(load, B):
             clock.now += 2
             assert load.order([A, B]) == [A, B]
-            with load.asking(A):
+            with asking(load, A):
                 assert load.order([A, B]) == [B, A]
             assert load.order([A, B]) == [B, A]
         load.succeeded(A, 0.003)
-    with load.asking(B):
+    with asking(load, B):
         assert load.order([A, B]) == [A, B]
 
 
