@@ -1,6 +1,7 @@
 """The memory of this process: how much of it the operating system counts, and how its allocator keeps it."""
 
 import ctypes
+import gc
 import os
 import resource
 import sys
@@ -10,6 +11,8 @@ from typing import Final
 _STATM = Path("/proc/self/statm")
 # Of glibc's malloc.h.
 _M_ARENA_MAX: Final = -8
+# Objects made and not yet gone, young collections, middle ones.
+_COLLECT_AFTER: Final = (10_000, 20, 10)
 
 
 def resident_bytes() -> int:
@@ -28,3 +31,11 @@ def keep_one_heap() -> bool:
     if mallopt is None or "MALLOC_ARENA_MAX" in os.environ:
         return False
     return bool(mallopt(_M_ARENA_MAX, 1))
+
+
+def collect_seldom() -> None:
+    """Lets the garbage collector look for cycles after many more objects than by default, and never at those that are there when a
+    server starts: modules and protocols. Searches make thousands of objects, which go by themselves. See docs/decisions/0036."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)

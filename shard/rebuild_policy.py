@@ -19,7 +19,8 @@ _RECALL_OF_FIRST = 0.5
 class RebuildSettings:
     """`calibrate_at`: vectors from which int8 pays. `fit_at`: vectors from which an encoding that was asked for is fitted to
     them; fewer are held in full precision, since they tell too little. `recalibrate_growth`: growth since the fitting
-    after which its sample is taken for outdated. `rebuild_at`: the least wear for which a rebuild is worth its work."""
+    after which its sample is taken for outdated, unless a larger one could tell no more. `rebuild_at`: the least wear for
+    which a rebuild is worth its work."""
 
     calibrate_at: int = 1000
     fit_at: int = 100
@@ -106,7 +107,8 @@ def encoding_due(
 
 def _wear(serving: IndexVersion, drift: DriftWatch, settings: RebuildSettings) -> str:
     index, size, fitted = serving.index, len(serving.index), serving.index.encoding.fitted
-    if fitted is not None and size >= settings.recalibrate_growth * fitted.vectors:
+    outgrown = fitted is not None and size >= settings.recalibrate_growth * fitted.vectors
+    if fitted is not None and outgrown and not index.encoding.outlasts_growth:
         return f"grew from {fitted.vectors} to {size} vectors since its encoding was fitted"
     if drift.drifted:
         return "new vectors are unlike those that its encoding was fitted to"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from kintsugi.ann.binary import Binary, Bits
 from kintsugi.ann.casts import Cast
 from kintsugi.ann.elements import F32Matrix, F32Vector, prepare, unit
-from kintsugi.ann.int8 import Int8
+from kintsugi.ann.int8 import Int8, is_ample
 from kintsugi.ann.recurrent import Planes, Recurrent
 from kintsugi.ann.reduction import Prefix, Reduction
 from kintsugi.ann.spec import EncodingKind, EncodingSpec
@@ -108,6 +108,14 @@ class Encoding(msgspec.Struct, frozen=True, eq=False):
     def prefix(self) -> int:
         """The prefix that the codes are of; 0 when they are not of one."""
         return self.reduction.dimension if isinstance(self.reduction, Prefix) else 0
+
+    @property
+    def outlasts_growth(self) -> bool:
+        """Whether more vectors of the same kind would not lead to another encoding: all it learned is a scale, from enough
+        elements. (Vectors of another kind show in unfit_fraction.)"""
+        if self.fitted is None or self.reduction is not None or not isinstance(self.coder, Cast | Int8):
+            return False
+        return is_ample(self.metric, self.fitted.sample_vectors * self.dimension)
 
     def encode(self, vectors: FloatArray) -> Encoded:
         """The graph's codes of n x d vectors, in C order."""

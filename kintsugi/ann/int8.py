@@ -15,6 +15,8 @@ from kintsugi.metrics import Metric
 # are those that would be clipped: there nearly none may be.
 _QUANTILE = {Metric.COSINE: 0.9995, Metric.DOT: 0.99999, Metric.L2: 0.9995}
 LARGEST_CODE = 127.0
+# From so many clipped elements on, a larger sample hardly moves the scale: their number is known to a tenth.
+_AMPLY_CLIPPED = 100
 # On normalised vectors `cos` of the codes corrects what rounding did to their lengths.
 USEARCH_METRIC = {Metric.COSINE: "cos", Metric.DOT: "ip", Metric.L2: "l2sq"}
 
@@ -70,3 +72,8 @@ def calibrate(metric: Metric, elements: F32Matrix) -> Int8:
     # Elements near the smallest float would need an infinite scale.
     scale = min(scale, float(np.finfo(np.float32).max) / 1e6)
     return Int8(elements.shape[1], scale)
+
+
+def is_ample(metric: Metric, elements: int) -> bool:
+    """Whether a sample of so many elements shows where their largest ones are, so that a larger one would hardly tell more."""
+    return elements * (1.0 - _QUANTILE[metric]) >= _AMPLY_CLIPPED

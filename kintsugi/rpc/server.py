@@ -23,7 +23,7 @@ from grpc_reflection.v1alpha import reflection
 from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.limits import DEFAULT_DEADLINE_S
 from kintsugi.math_threads import keep_one_math_thread
-from kintsugi.process_memory import keep_one_heap
+from kintsugi.process_memory import collect_seldom, keep_one_heap
 from kintsugi.rpc.channels import LIMIT_OPTIONS
 from kintsugi.rpc.interceptor import ErrorInterceptor
 from kintsugi.telemetry import LogEvent, logger
@@ -164,6 +164,7 @@ def run_process(main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
     faulthandler.enable()
     keep_one_heap()
     keep_one_math_thread()
+    collect_seldom()
     log = logger("process")
 
     async def run() -> None:

@@ -80,3 +80,19 @@ def test_elements_beyond_the_range_of_a_cast_are_bounded():
     encoding = fit(parse_name("f16"), Metric.DOT, 16, data(2000), 2000)
     assert encoding.encode(data(1) * 1e9).max() == 65504.0
     assert encoding.unfit_fraction(data(50) * 1e9) == 1.0
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_a_scale_from_enough_elements_outlasts_growth(metric):
+    """Samples that call themselves ample agree on the scale within a twentieth, even of heavy tails; a small sample, or an encoding
+    that learned more than a scale, waits for a larger one."""
+    random = np.random.default_rng(5)
+    vectors = random.standard_t(6, (4000, 384)).astype(np.float32)
+    if metric is Metric.DOT:
+        vectors = np.tile(vectors, (8, 1)) * random.lognormal(0.0, 0.01, (32_000, 1)).astype(np.float32)
+    half = len(vectors) // 2
+    one, other = (fit(parse_name("i8"), metric, 384, part, len(vectors)) for part in (vectors[:half], vectors))
+    assert other.outlasts_growth
+    assert other.coder.scale == pytest.approx(one.coder.scale, rel=0.05)
+    assert not fit(parse_name("i8"), metric, 384, vectors[:200], len(vectors)).outlasts_growth
+    assert not fit(parse_name("i8+pca-48"), metric, 384, vectors[:4000], len(vectors)).outlasts_growth

@@ -65,3 +65,34 @@ def test_a_process_holds_what_it_fills():
     before = resident_bytes()
     filled = b"x" * (64 << 20)
     assert resident_bytes() >= before + len(filled) // 2
+
+
+_CYCLES = """
+import gc
+from kintsugi.process_memory import collect_seldom
+
+made = []
+gc.callbacks.append(lambda phase, _: made.append(phase))
+
+def cycle():
+    one = []
+    one.append(one)
+
+def collections():
+    made.clear()
+    for _ in range(100_000):
+        cycle()
+    return len(made) // 2
+
+before = collections()
+collect_seldom()
+print(before, collections(), gc.get_freeze_count() > 1000)
+"""
+
+
+def test_the_collector_looks_for_cycles_less_often():
+    """A tenth as often as by default, and still before cycles amount to much; what was there at the start is left alone."""
+    said = subprocess.run([sys.executable, "-c", _CYCLES], capture_output=True, text=True, check=True).stdout.split()
+    before, after = int(said[0]), int(said[1])
+    assert 5 <= after <= before / 10
+    assert said[2] == "True"

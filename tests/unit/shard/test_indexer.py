@@ -90,6 +90,19 @@ async def test_the_index_is_rebuilt_when_it_no_longer_suits(open_replica, pairs_
         await assert_serves_truth(replica, searcher, pairs_of)
 
 
+async def test_an_index_whose_scale_is_known_well_enough_is_not_rebuilt_for_growing(open_replica, eventually):
+    """However much it grows."""
+    replica = open_replica(250, Metric.COSINE)
+    replica.put(dict(enumerate(vectors(1000, dimension=250))))
+    async with replica.serving(IndexerSettings(rebuild=RebuildSettings(recalibrate_growth=2))) as (indexer, _):
+        await eventually(lambda: indexer.serving.encoding == "i8")
+        number = indexer.serving.number
+        replica.put(dict(enumerate(vectors(1500, dimension=250, seed=1), start=1000)))
+        await replica.caught_up(indexer)
+        assert not indexer.rebuilder.build
+        assert indexer.serving.number == number
+
+
 async def test_data_that_int8_cannot_tell_apart_stays_in_full_precision(open_replica, pairs_of, eventually):
     """A build whose recall falls short does not replace the old one, nor is it tried again at once."""
     replica = open_replica(8, Metric.L2)
