@@ -22,7 +22,7 @@ _COST_WEIGHT = 0.1
 # From so many running queries on, how fast they leave tells how fast more would: fewer are answered one by one, more together.
 _CROWD = 32
 # Calls are accepted that are expected to take at most their time by this: some take longer than expected.
-_CAUTION = 1.5
+_CAUTION = 2.0
 
 _ADMITTED = metrics.counter(metric_names.ADMITTED_QUERIES)
 _REFUSALS = metrics.counter(metric_names.ADMISSION_REFUSALS)
