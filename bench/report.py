@@ -20,6 +20,8 @@ def table(report: Report) -> str:
         )
     if report.searches:
         parts += [_searches(report.searches), _disturbance(report.searches), _cpu(report.searches)]
+    if report.hops:
+        parts.append(_hops(report))
     if report.memory:
         parts.append(_memory(report))
     if report.recovery is not None:
@@ -81,6 +83,23 @@ def _cpu(searches: Sequence[SearchResult]) -> str:
         raw = sum(one.raw.cpu_ms_per_query.values())
         rows.append([one.name, *(f"{cpu[name]:.3f}" for name in names), f"{sum(cpu.values()):.3f}", f"{raw:.3f}"])
     return "CPU ms per query\n" + _columns(["workload", *names, "all", "raw, all"], rows)
+
+
+def _hops(report: Report) -> str:
+    names = list(next(iter(report.hops.values())).cpu_ms)
+    rows = [
+        [
+            name,
+            _ratio(one.p50_ms),
+            *(f"{one.cpu_ms[process]:.3f}" for process in names),
+            f"{sum(one.cpu_ms.values()):.3f}",
+        ]
+        for name, one in report.hops.items()
+    ]
+    return (
+        "the way alone: empty messages of one caller through as many gRPC hops in the same places; ms, and CPU ms each\n"
+        + _columns(["", "p50", *names, "all"], rows)
+    )
 
 
 def _memory(report: Report) -> str:

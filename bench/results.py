@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bench.hops import Way
 from bench.processes import Memory, cores
 from bench.recorder import Load
 from bench.recovery import Recovery
@@ -91,6 +92,19 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True)
+class HopsResult:
+    """The way of a search without the search, see hops.py: median latency of each round, processor time by process."""
+
+    p50_ms: Spread
+    cpu_ms: dict[str, float]
+
+    @classmethod
+    def of(cls, rounds: list[Way]) -> "HopsResult":
+        cpu_ms = {name: spread([one.cpu_ms[name] for one in rounds]).median for name in rounds[0].cpu_ms}
+        return cls(spread([one.p50_ms for one in rounds]), cpu_ms)
+
+
+@dataclass(frozen=True, slots=True)
 class IngestResult:
     """Vectors per second until all were searchable, and into the raw indexes. `cores_elsewhere`: see recorder.Load."""
 
@@ -113,6 +127,7 @@ class Report:
     versions: dict[str, str] = field(default_factory=dict)
     ingest: IngestResult | None = None
     searches: list[SearchResult] = field(default_factory=list)
+    hops: dict[str, HopsResult] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)
     recovery: Recovery | None = None
     format_version: int = FORMAT_VERSION

@@ -23,10 +23,12 @@ from bench.callers import LoadClient
 from bench.child import Child
 from bench.cluster import MeasuredCluster
 from bench.datasets import Dataset
+from bench.hops import Hops, Way
 from bench.processes import CpuMeter
 from bench.raw import RawEngine
 from bench.results import (
     Figures,
+    HopsResult,
     IngestResult,
     Report,
     SearchResult,
@@ -92,7 +94,7 @@ def _load_client(settings: Settings, dataset: Dataset, cluster: MeasuredCluster)
 def _measure(run: _Run, report: Report) -> None:
     report.ingest = _ingest(run)
     if run.settings.searches:
-        report.searches = _search(run)
+        report.searches = _search(run, report.hops)
     report.memory = {**run.cluster.memory(), **run.raw.memory()}
     if run.settings.recovery:
         run.tell("recovery")
@@ -120,7 +122,9 @@ def _ingest(run: _Run) -> IngestResult:
     return IngestResult(count, spread(ours), spread(theirs), ratio(ours, theirs), settled_s, max(disturbed))
 
 
-def _search(run: _Run) -> list[SearchResult]:
+def _search(run: _Run, hops: dict[str, HopsResult]) -> list[SearchResult]:
+    """Fills `hops` as well."""
+    ways: dict[str, list[Way]] = defaultdict(list)
     ours: Rounds = defaultdict(list)
     theirs: Rounds = defaultdict(list)
     for number in range(run.settings.rounds):
@@ -135,7 +139,21 @@ def _search(run: _Run) -> list[SearchResult]:
             )
         if all(workload.batch != LIMIT_BATCH for workload in run.settings.searches):
             theirs[raw_name(LIMIT_BATCH)].append(_raw_figures(run, LIMIT_BATCH))
+        if any(workload.callers == 1 for workload in run.settings.searches):
+            for name, way in _ways(run).items():
+                ways[name].append(way)
+                run.tell(f"  the way alone, {name:<6} p50 {way.p50_ms:7.2f} ms")
+    hops.update({name: HopsResult.of(rounds) for name, rounds in ways.items()})
     return [_compared(workload, ours, theirs, run.settings) for workload in run.settings.searches]
+
+
+def _ways(run: _Run) -> dict[str, Way]:
+    settings, size = run.settings, run.dataset.queries[0].nbytes
+    with closing(Hops(settings.shards, size, pinned=settings.pinned)) as hops:
+        return {
+            name: hops.measure(settings.warmup_s, settings.raw_seconds, on_stream=on_stream)
+            for name, on_stream in (("calls", False), ("stream", True))
+        }
 
 
 def _pair(run: _Run, workload: SearchWorkload) -> tuple[Figures, Figures]:
