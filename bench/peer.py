@@ -2,8 +2,9 @@
 
 1. Both take in the generated set, in turns: we with two shards of one replica, Chroma as it comes. A round ends when
    searches find everything.
-2. Chroma's search is made as narrow as it can be while its recall is as good as ours, or good at all: that is its
-   fastest. In each round each workload runs against us and right after it against Chroma, from one client process each.
+2. Chroma's search is made as narrow as it can be while its recall is good at all, which is its fastest; then as narrow as it
+   can be with our recall. In each round each workload runs against us and right after it against Chroma, from one client
+   process each.
 3. The memory of all processes is read.
 4. Batches are compared with one shard of two replicas, in the same way. Chroma's collection stays the same all along.
 """
@@ -22,7 +23,17 @@ from bench.chroma import ChromaClient, ChromaServer
 from bench.cluster import MeasuredCluster
 from bench.datasets import Dataset
 from bench.origin import Origin
-from bench.peer_results import PeerIngest, PeerMemory, PeerReport, PeerSearch, Plan, breadth_for, markdown, targets
+from bench.peer_results import (
+    Match,
+    PeerIngest,
+    PeerMemory,
+    PeerReport,
+    PeerSearch,
+    Plan,
+    breadth_for,
+    markdown,
+    targets,
+)
 from bench.processes import memory, wait_idle
 from bench.results import Figures, figures
 from bench.statistics import ratio, recall, spread
@@ -130,11 +141,16 @@ def _ingest(run: _Run, ours: Ours) -> PeerIngest:
 
 
 def _search(run: _Run, ours: Ours, shape: Shape) -> list[PeerSearch]:
+    recall_of_ours = _ours(run, ours, shape.searches[0]).recall
+    return [found for match in Match for found in _matched_search(run, ours, shape, match, recall_of_ours)]
+
+
+def _matched_search(run: _Run, ours: Ours, shape: Shape, match: Match, recall_of_ours: float) -> list[PeerSearch]:
     mine: dict[str, list[Figures]] = defaultdict(list)
     theirs: dict[str, list[Figures]] = defaultdict(list)
-    breadth = _matched(run, _ours(run, ours, shape.searches[0]).recall)
+    breadth = _matched(run, match.least_recall(recall_of_ours))
     for number in range(run.plan.rounds):
-        run.tell(f"searches of {shape.name}, round {number + 1} of {run.plan.rounds}")
+        run.tell(f"searches of {shape.name}, {match}, round {number + 1} of {run.plan.rounds}")
         for workload in shape.searches:
             one, other = _ours(run, ours, workload), _theirs(run, workload)
             mine[workload.name].append(one)
@@ -144,22 +160,22 @@ def _search(run: _Run, ours: Ours, shape: Shape) -> list[PeerSearch]:
                 f"Chroma {other.queries_per_s:8,.0f}/s  p99 {other.latency_ms['p99']:7.2f} ms"
             )
     return [
-        PeerSearch.of(workload, shape.name, breadth, mine[workload.name], theirs[workload.name])
+        PeerSearch.of(workload, shape.name, match, breadth, mine[workload.name], theirs[workload.name])
         for workload in shape.searches
     ]
 
 
 def _matched(run: _Run, wanted: float) -> int:
-    """Leaves Chroma as narrow as it can be for this recall."""
+    """Leaves Chroma as narrow as it can be for this recall, or as broad as it is ever made when it never reaches that."""
     recalls: dict[int, float] = {}
     for breadth in BREADTHS:
         run.peer.client.call(ChromaClient.broaden, breadth)
         run.peer.server.restart()
         recalls[breadth] = recall(run.peer.client.call(ChromaClient.found), run.dataset.truth)
         if breadth_for(recalls, wanted) is not None:
-            run.tell(f"recall {wanted:.4f}, Chroma {recalls[breadth]:.4f} with ef_search {breadth}")
-            return breadth
-    raise ValueError(f"ef_search is {BREADTHS[-1]}, must be higher for a recall of {wanted:.4f}: it is {recalls}")
+            break
+    run.tell(f"recall {wanted:.4f} wanted, Chroma {recalls[breadth]:.4f} with ef_search {breadth}")
+    return breadth
 
 
 def _ours(run: _Run, ours: Ours, workload: SearchWorkload) -> Figures:
