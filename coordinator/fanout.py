@@ -155,8 +155,13 @@ class _Race(Generic[Answer]):
 
     def _start_next(self) -> None:
         target = self._untried.pop(0)
+        try:
+            future = asyncio.ensure_future(self._ask(self._shard, target, self._deadline))
+        except Exception as defect:  # noqa: BLE001 -- raised in a callback, nobody would hear of it
+            self.end()
+            self._broken(defect)
+            return
         self._load.asked(target)
-        future = asyncio.ensure_future(self._ask(self._shard, target, self._deadline))
         self._running[future] = _Try(target, self._deadline.clock())
         future.add_done_callback(self._told)
         if self._untried:
