@@ -272,7 +272,7 @@ def main(argv: Sequence[str], tell: Tell) -> int:
     add = parser.add_argument
     add("--shards", type=int, default=2, help="default: 2")
     add("--injected-ms", type=int, default=5, help="service time per batch of a shard; default: 5")
-    add("--running", type=int, default=8, help="queries that run at once while time is injected; default: 8")
+    add("--running", type=int, default=4, help="queries that run at once while time is injected; default: 4")
     add("--deadline-ms", type=float, default=500.0, help="of each call, from when it was due; default: 500")
     add("--callers", type=int, default=128, help="of the closed loop that finds the capacity; default: 128")
     add("--rounds", type=int, default=5, help="default: 5")
