@@ -7,7 +7,6 @@ a time.
 """
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -20,7 +19,7 @@ import grpc.aio
 import uvloop
 
 from bench.child import Child
-from bench.processes import CpuMeter, core_of
+from bench.processes import CpuMeter, core_of, pin
 from bench.statistics import percentile
 
 _SERVICE = "kintsugi.bench.Hops"
@@ -46,8 +45,10 @@ class Hops:
     def __init__(self, shards: int, request_bytes: int, *, pinned: bool) -> None:
         self._stack = ExitStack()
         try:
-            make = [(core_of(shard) if pinned else None,) for shard in range(shards)]
-            leaves = [self._stack.enter_context(Child(Leaf, *arguments)) for arguments in make]
+            leaves = [self._stack.enter_context(Child(Leaf)) for _ in range(shards)]
+            if pinned:
+                for shard, leaf in enumerate(leaves):
+                    pin(leaf.pid, core_of(shard))
             ports = [leaf.call(Leaf.port) for leaf in leaves]
             middle = self._stack.enter_context(Child(Middle, ports))
             self._caller = self._stack.enter_context(Child(Caller, middle.call(Middle.port), request_bytes))
@@ -112,9 +113,7 @@ class _Server:
 class Leaf(_Server):
     """Stands for a shard server."""
 
-    def __init__(self, core: int | None) -> None:
-        if core is not None:
-            os.sched_setaffinity(0, {core})
+    def __init__(self) -> None:
         super().__init__(self._answer)
 
     async def _answer(self) -> Ask:
@@ -132,7 +131,7 @@ class Middle(_Server):
         super().__init__(self._answer)
 
     async def _answer(self) -> Ask:
-        streams = [_opened(port) for port in self._ports]
+        streams = [_opened(_channel(port)) for port in self._ports]
 
         async def ask(request: bytes) -> bytes:
             for stream in streams:
@@ -154,23 +153,24 @@ class Caller:
         return asyncio.run(self._run(on_stream, seconds))
 
     async def _run(self, on_stream: bool, seconds: float) -> list[float]:
-        ask = self._asking(on_stream)
         latencies_ms: list[float] = []
-        until = time.perf_counter() + seconds
-        while (started := time.perf_counter()) < until:
-            await ask()
-            latencies_ms.append(1000 * (time.perf_counter() - started))
+        async with _channel(self._port) as channel:
+            ask = self._asking(channel, on_stream)
+            until = time.perf_counter() + seconds
+            while (started := time.perf_counter()) < until:
+                await ask()
+                latencies_ms.append(1000 * (time.perf_counter() - started))
         return latencies_ms
 
-    def _asking(self, on_stream: bool) -> Callable[[], Coroutine[Any, Any, Any]]:
+    def _asking(self, channel: Any, on_stream: bool) -> Callable[[], Coroutine[Any, Any, Any]]:
         if not on_stream:
-            call: Any = grpc.aio.insecure_channel(f"127.0.0.1:{self._port}").unary_unary(f"/{_SERVICE}/{_UNARY}")
+            call = channel.unary_unary(f"/{_SERVICE}/{_UNARY}")
 
             async def unary() -> Any:
                 return await call(self._request)
 
             return unary
-        stream = _opened(self._port)
+        stream = _opened(channel)
 
         async def streamed() -> Any:
             await stream.write(self._request)
@@ -179,6 +179,9 @@ class Caller:
         return streamed
 
 
-def _opened(port: int) -> Any:
-    channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+def _channel(port: int) -> Any:
+    return grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+
+
+def _opened(channel: Any) -> Any:
     return channel.stream_stream(f"/{_SERVICE}/{_STREAM}")()

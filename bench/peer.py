@@ -30,7 +30,6 @@ from bench.peer_results import (
     PeerReport,
     PeerSearch,
     Plan,
-    breadth_for,
     markdown,
     targets,
 )
@@ -167,14 +166,13 @@ def _matched_search(run: _Run, ours: Ours, shape: Shape, match: Match, recall_of
 
 def _matched(run: _Run, wanted: float) -> int:
     """Leaves Chroma as narrow as it can be for this recall, or as broad as it is ever made when it never reaches that."""
-    recalls: dict[int, float] = {}
     for breadth in BREADTHS:
         run.peer.client.call(ChromaClient.broaden, breadth)
         run.peer.server.restart()
-        recalls[breadth] = recall(run.peer.client.call(ChromaClient.found), run.dataset.truth)
-        if breadth_for(recalls, wanted) is not None:
+        reached = recall(run.peer.client.call(ChromaClient.found), run.dataset.truth)
+        if reached >= wanted:
             break
-    run.tell(f"recall {wanted:.4f} wanted, Chroma {recalls[breadth]:.4f} with ef_search {breadth}")
+    run.tell(f"recall {wanted:.4f} wanted, Chroma {reached:.4f} with ef_search {breadth}")
     return breadth
 
 

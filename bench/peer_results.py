@@ -1,6 +1,6 @@
 """What `python -m bench peer` leaves behind, and what it says about the targets. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -38,8 +38,9 @@ class Match(StrEnum):
     FASTEST = "Chroma at its fastest"
     OUR_RECALL = "Chroma at our recall"
 
-    def least_recall(self, ours: float) -> float:
-        return min(ours, GOOD_RECALL) if self is Match.FASTEST else ours - _CHANCE
+    def least_recall(self, other: float) -> float:
+        """That one side must have beside the other's."""
+        return min(other, GOOD_RECALL) if self is Match.FASTEST else other - _CHANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +120,6 @@ class PeerReport:
     targets: list[Target] = field(default_factory=list)
 
 
-def breadth_for(recalls: Mapping[int, float], wanted: float) -> int | None:
-    """The smallest ef_search with this recall; None while there is none."""
-    return min((breadth for breadth, recall in recalls.items() if recall >= wanted), default=None)
-
-
 def targets(report: PeerReport) -> list[Target]:
     """In the order of what is told; one of what was not measured is left out."""
     found = [target for one in report.searches for target in _of_search(one)]
@@ -137,8 +133,7 @@ def targets(report: PeerReport) -> list[Target]:
 
 
 def _of_search(one: PeerSearch) -> list[Target]:
-    ours, theirs = one.ours.recall, one.chroma.recall
-    least = min(theirs - _CHANCE, GOOD_RECALL) if one.match is Match.FASTEST else theirs - _CHANCE
+    ours, least = one.ours.recall, one.match.least_recall(one.chroma.recall)
     name = f"{one.name}, {one.match}"
     recall = Target(f"{name}: recall", f">= {least:.4f}", f"{ours:.4f}", ours >= least)
     if one.batch > 1:

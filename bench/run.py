@@ -94,7 +94,7 @@ def _load_client(settings: Settings, dataset: Dataset, cluster: MeasuredCluster)
 def _measure(run: _Run, report: Report) -> None:
     report.ingest = _ingest(run)
     if run.settings.searches:
-        report.searches = _search(run, report.hops)
+        report.searches, report.hops = _search(run)
     report.memory = {**run.cluster.memory(), **run.raw.memory()}
     if run.settings.recovery:
         run.tell("recovery")
@@ -122,8 +122,7 @@ def _ingest(run: _Run) -> IngestResult:
     return IngestResult(count, spread(ours), spread(theirs), ratio(ours, theirs), settled_s, max(disturbed))
 
 
-def _search(run: _Run, hops: dict[str, HopsResult]) -> list[SearchResult]:
-    """Fills `hops` as well."""
+def _search(run: _Run) -> tuple[list[SearchResult], dict[str, HopsResult]]:
     ways: dict[str, list[Way]] = defaultdict(list)
     ours: Rounds = defaultdict(list)
     theirs: Rounds = defaultdict(list)
@@ -143,8 +142,8 @@ def _search(run: _Run, hops: dict[str, HopsResult]) -> list[SearchResult]:
             for name, way in _ways(run).items():
                 ways[name].append(way)
                 run.tell(f"  the way alone, {name:<6} p50 {way.p50_ms:7.2f} ms")
-    hops.update({name: HopsResult.of(rounds) for name, rounds in ways.items()})
-    return [_compared(workload, ours, theirs, run.settings) for workload in run.settings.searches]
+    searches = [_compared(workload, ours, theirs, run.settings) for workload in run.settings.searches]
+    return searches, {name: HopsResult.of(rounds) for name, rounds in ways.items()}
 
 
 def _ways(run: _Run) -> dict[str, Way]:

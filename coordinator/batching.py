@@ -20,7 +20,7 @@ import numpy as np
 from opentelemetry.trace import Span
 
 from coordinator import merge
-from coordinator.deadline import Clock, Deadline
+from coordinator.deadline import Deadline
 from coordinator.merge import Hits, Ids
 from coordinator.query import Grouping
 from coordinator.shards import position_message
@@ -145,9 +145,8 @@ class _Lane:
 
 
 class Batcher:
-    def __init__(self, send: Send, clock: Clock, limits: BatchLimits | None = None) -> None:
+    def __init__(self, send: Send, limits: BatchLimits | None = None) -> None:
         self._send = send
-        self._clock = clock
         self._limits = limits or BatchLimits()
         self._lanes: dict[LaneKey, _Lane] = {}
         self._queries = 0

@@ -69,20 +69,21 @@ class FanOut:
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
 
-        def ended(shard: int, outcome: "Answer | KintsugiError") -> None:
+        def ended(shard: int, outcome: "Answer | BaseException") -> None:
+            if over.done():
+                return
             if isinstance(outcome, KintsugiError):
                 gathered.failures[shard] = outcome
                 _FAILURES.labels(code_name(outcome)).inc()
+            elif isinstance(outcome, BaseException):
+                over.set_exception(outcome)
+                return
             else:
                 gathered.answers[shard] = outcome
-            if len(gathered.answers) + len(gathered.failures) == len(races) and not over.done():
+            if len(gathered.answers) + len(gathered.failures) == len(races):
                 over.set_result(None)
 
-        def broken(defect: BaseException) -> None:
-            if not over.done():
-                over.set_exception(defect)
-
-        races = [_Race(self._load, shard, ask, deadline, ended, broken) for shard in shards]
+        races = [_Race(self._load, shard, ask, deadline, ended) for shard in shards]
         too_late = loop.call_later(deadline.remaining_s, _expire, races)
         try:
             for race in races:
@@ -104,7 +105,8 @@ class _Try:
 
 class _Race(Generic[Answer]):
     """The tries for one shard of one read. It runs in callbacks: a task per try, and one that waits for them, would cost more
-    than all that a coordinator does for a search otherwise. `ended` is called once, or `broken` with a defect of ours."""
+    than all that a coordinator does for a search otherwise. `ended` is told once how it ended: by an answer, by why there is
+    none, or by a defect of ours."""
 
     def __init__(
         self,
@@ -112,15 +114,13 @@ class _Race(Generic[Answer]):
         shard: ShardPlan,
         ask: Ask[Answer],
         deadline: Deadline,
-        ended: "Callable[[int, Answer | KintsugiError], None]",
-        broken: Callable[[BaseException], None],
+        ended: "Callable[[int, Answer | BaseException], None]",
     ) -> None:
         self._load = load
         self._shard = shard
         self._ask = ask
         self._deadline = deadline
         self._ended = ended
-        self._broken = broken
         self._untried = load.order(shard.targets)
         self._running: dict[asyncio.Future[Answer], _Try] = {}
         self._failed: list[tuple[Target, KintsugiError]] = []
@@ -158,8 +158,7 @@ class _Race(Generic[Answer]):
         try:
             future = asyncio.ensure_future(self._ask(self._shard, target, self._deadline))
         except Exception as defect:  # noqa: BLE001 -- raised in a callback, nobody would hear of it
-            self.end()
-            self._broken(defect)
+            self._settle(defect)
             return
         self._load.asked(target)
         self._running[future] = _Try(target, self._deadline.clock())
@@ -174,7 +173,7 @@ class _Race(Generic[Answer]):
 
     def _compete(self) -> None:
         """The replica that was asked last is slow."""
-        if self._is_over or not self._untried:
+        if not self._untried:
             return
         slow = next(reversed(self._running.values()))
         if self._load.may_compete(slow.target, slow.asked_at):
@@ -192,10 +191,7 @@ class _Race(Generic[Answer]):
         self._load.left(tried.target)
         if error is None:
             self._won(tried, future.result())
-        elif not isinstance(error, KintsugiError):
-            self.end()
-            self._broken(error)
-        elif _another_may_answer(error):
+        elif isinstance(error, KintsugiError) and _another_may_answer(error):
             self._lost(tried.target, error)
         else:
             self._settle(error)
@@ -220,7 +216,7 @@ class _Race(Generic[Answer]):
         else:
             self._settle(self._all_failed())
 
-    def _settle(self, outcome: "Answer | KintsugiError") -> None:
+    def _settle(self, outcome: "Answer | BaseException") -> None:
         self.end()
         self._ended(self._shard.shard, outcome)
 

@@ -45,18 +45,26 @@ class _Experience:
     asked_at: float = float("-inf")
     last_answer_at: float = float("-inf")
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
+    pace: "_Pace | None" = None
 
-    @property
-    def lately_s(self) -> float | None:
-        """The median of the last few answers."""
-        latest = sorted(islice(reversed(self.latencies), _LATELY))
-        return latest[len(latest) // 2] if latest else None
+    def took(self, seconds: float) -> None:
+        self.latencies.append(seconds)
+        self.pace = None
 
-    @property
-    def late_s(self) -> float | None:
-        """The 95th percentile of all that are kept."""
-        ordered = sorted(self.latencies)
-        return ordered[int(0.95 * (len(ordered) - 1))] if ordered else None
+    def known_pace(self) -> "_Pace | None":
+        """None before the first answer. Worked out when somebody asks: a shard of one replica leaves nothing to choose."""
+        if self.pace is None and self.latencies:
+            ordered, latest = sorted(self.latencies), sorted(islice(reversed(self.latencies), _LATELY))
+            self.pace = _Pace(latest[len(latest) // 2], ordered[int(0.95 * (len(ordered) - 1))])
+        return self.pace
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """`lately_s`: the median of the last few answers; `late_s`: the 95th percentile of all that are kept."""
+
+    lately_s: float
+    late_s: float
 
 
 class ReplicaLoad:
@@ -79,8 +87,8 @@ class ReplicaLoad:
 
         def badness(target: Target) -> tuple[bool, bool, int, int]:
             known = self._of(target)
-            lately_s = known.lately_s
-            is_slow = lately_s is not None and lately_s > slow_s and not self._is_due(known, now)
+            pace = known.known_pace()
+            is_slow = pace is not None and pace.lately_s > slow_s and not self._is_due(known, now)
             return (known.avoided_until > now, is_slow, known.in_flight, known.last_asked)
 
         return sorted(targets, key=badness)
@@ -106,7 +114,7 @@ class ReplicaLoad:
         known.avoided_until = float("-inf")
         known.last_answer_at = self._clock()
         if took_s is not None:
-            known.latencies.append(took_s)
+            known.took(took_s)
 
     def failed(self, target: Target) -> None:
         """Avoids the replica for a while, longer after each failure in a row. It is still asked when all others fail."""
@@ -146,7 +154,7 @@ class ReplicaLoad:
     def _delay_s(self, replicas: Iterable[_Experience]) -> float:
         """Of a second try beside any of these: what the best of them shows."""
         settings = self._hedging
-        best_s = min((late_s for one in replicas if (late_s := one.late_s) is not None), default=None)
+        best_s = min((pace.late_s for one in replicas if (pace := one.known_pace()) is not None), default=None)
         if best_s is None:
             return settings.first_delay_s
         return min(max(settings.latency_factor * best_s, settings.min_delay_s), settings.max_delay_s)

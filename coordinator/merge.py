@@ -59,7 +59,8 @@ class Ids:
 
     def decoded(self) -> list[DocId]:
         if not self.texts:
-            return list(self.numbers.tolist())
+            numbers: list[DocId] = self.numbers.tolist()
+            return numbers
         return [
             self.texts[number] if text else number
             for number, text in zip(self.numbers.tolist(), self.is_text.tolist(), strict=True)
@@ -182,9 +183,7 @@ def from_shard(response: shard_pb2.ShardSearchResponse, queries: int, *, grouped
         raise Internal(f"a shard answered malformed columns: {error}") from error
     total = sum(response.counts)
     lengths = {len(hits.ids.numbers), len(hits.scores), len(hits.versions)}
-    for column in (hits.attributes, hits.bodies, hits.projected):
-        if len(column):
-            lengths.add(len(column))
+    lengths |= {len(column) for column in (hits.attributes, hits.bodies, hits.projected) if len(column)}
     if grouped:
         lengths.add(len(hits.groups))
     if len(hits.counts) != queries or lengths != {total}:

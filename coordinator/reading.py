@@ -54,7 +54,7 @@ def build_reading(
     calls = ShardCalls(stub_of)
     admission = Admission(max_running=settings.max_running, max_waiting=settings.max_waiting, clock=clock)
     streams = SearchStreams(stub_of, calls)
-    batcher = Batcher(streams.search, clock, settings.batching)
+    batcher = Batcher(streams.search, settings.batching)
     gathering = Gathering(views, FanOut(ReplicaLoad(clock, settings.hedging)))
     searches = Searches(views, admission, batcher, gathering, merge_reserve_s=settings.merge_reserve_s)
     reads = Reads(views, admission, gathering, calls)

@@ -28,8 +28,8 @@ class SearchStreams:
         stream = self._streams.get(address)
         if stream is None:
             # Asked for its stub anew each time: channels to addresses that nobody has are closed.
-            begin = lambda: self._stub_of(address).SearchStream()  # noqa: E731
-            stream = self._streams[address] = KeptStream(begin, shard_pb2.StreamedSearch)
+            stream = KeptStream(lambda: self._stub_of(address).SearchStream(), shard_pb2.StreamedSearch)
+            self._streams[address] = stream
         try:
             told = await stream.ask({"search": request}, deadline.remaining_s, outgoing_metadata())
         except NoStreams:

@@ -1,4 +1,5 @@
-"""The memory of this process: how much of it the operating system counts, and how its allocator keeps it."""
+"""The memory of this process: how much of it the operating system counts, how its allocator keeps it, and when it looks for
+garbage."""
 
 import ctypes
 import gc

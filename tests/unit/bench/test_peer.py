@@ -12,6 +12,7 @@ from bench import chroma
 from bench.child import Child
 from bench.chroma import ChromaClient
 from bench.origin import Origin
+from bench.peer import BREADTHS
 from bench.peer_results import (
     Match,
     PeerIngest,
@@ -19,7 +20,6 @@ from bench.peer_results import (
     PeerReport,
     PeerSearch,
     Plan,
-    breadth_for,
     markdown,
     targets,
 )
@@ -64,11 +64,10 @@ def report(**changed):
 
 def test_the_peer_is_as_narrow_as_its_recall_allows():
     """For its fastest, as good as ours is enough, and so is good at all; else as good as ours, but for chance."""
-    recalls = {10: 0.90, 20: 0.97, 40: 0.992, 80: 0.998}
-    assert breadth_for(recalls, Match.FASTEST.least_recall(0.96)) == 20
-    assert breadth_for(recalls, Match.FASTEST.least_recall(0.9983)) == 40
-    assert breadth_for(recalls, Match.OUR_RECALL.least_recall(0.9983)) == 80
-    assert breadth_for(recalls, Match.OUR_RECALL.least_recall(0.9990)) is None
+    assert Match.FASTEST.least_recall(0.96) == 0.96
+    assert Match.FASTEST.least_recall(0.9983) == 0.99
+    assert Match.OUR_RECALL.least_recall(0.9983) == pytest.approx(0.9978)
+    assert list(BREADTHS) == sorted(BREADTHS)  # the first that is broad enough is the narrowest
 
 
 def test_each_target_tells_what_is_wanted_measured_and_whether_it_is_met():

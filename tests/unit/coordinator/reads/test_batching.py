@@ -64,7 +64,7 @@ def start(batcher, number, *, count=1, seconds=5.0):
 async def test_messages_are_bounded_in_queries_and_keep_their_order():
     """Waiters join the next message in the order they came, up to the bound; a larger one goes alone."""
     send = HeldSend()
-    batcher = Batcher(send, time.monotonic, BatchLimits(max_queries=4, max_in_flight=1))
+    batcher = Batcher(send, BatchLimits(max_queries=4, max_in_flight=1))
     tasks = [start(batcher, 0)]
     await settle()
     tasks += [start(batcher, 1), start(batcher, 2), start(batcher, 3, count=2), start(batcher, 4, count=6)]
@@ -79,7 +79,7 @@ async def test_messages_are_bounded_in_queries_and_keep_their_order():
 async def test_messages_are_bounded_in_bytes():
     """The bytes of a message count as its queries do."""
     send = HeldSend()
-    batcher = Batcher(send, time.monotonic, BatchLimits(max_bytes=16, max_in_flight=1))
+    batcher = Batcher(send, BatchLimits(max_bytes=16, max_in_flight=1))
     tasks = [start(batcher, number) for number in range(4)]
     send.release.set()
     await asyncio.gather(*tasks)
@@ -89,7 +89,7 @@ async def test_messages_are_bounded_in_bytes():
 async def test_a_cancelled_waiter_leaves_the_others_alone():
     """Cancelling one of several waiters neither cancels their message nor sends its own query."""
     send = HeldSend()
-    batcher = Batcher(send, time.monotonic, BatchLimits(max_in_flight=1))
+    batcher = Batcher(send, BatchLimits(max_in_flight=1))
     first = start(batcher, 0)
     await settle()
     queued, other = start(batcher, 1), start(batcher, 2)
@@ -105,7 +105,7 @@ async def test_a_cancelled_waiter_leaves_the_others_alone():
 async def test_a_message_nobody_waits_for_is_cancelled():
     """The last waiter takes the call with it, and the lane is free for the next query."""
     send = HeldSend()
-    batcher = Batcher(send, time.monotonic, BatchLimits(max_in_flight=1))
+    batcher = Batcher(send, BatchLimits(max_in_flight=1))
     task = start(batcher, 0)
     await settle()
     task.cancel()
@@ -120,7 +120,7 @@ async def test_a_message_nobody_waits_for_is_cancelled():
 async def test_a_message_lasts_as_long_as_its_most_patient_waiter():
     """A short deadline does not end what others wait for."""
     send = HeldSend()
-    batcher = Batcher(send, time.monotonic, BatchLimits(max_in_flight=1))
+    batcher = Batcher(send, BatchLimits(max_in_flight=1))
     waiters = [start(batcher, 0), start(batcher, 1, seconds=0.05), start(batcher, 2, seconds=60.0)]
     send.release.set()
     await asyncio.gather(*waiters)
@@ -132,7 +132,7 @@ async def test_a_failure_reaches_all_waiters():
     """Nobody waits for a message that failed."""
     send = HeldSend()
     send.error = Unavailable("down")
-    batcher = Batcher(send, time.monotonic)
+    batcher = Batcher(send)
     tasks = [start(batcher, number) for number in range(5)]
     await settle()
     send.release.set()
