@@ -56,6 +56,7 @@ class LaneKey:
     group: Grouping | None = None
     has_others: bool = False
     tell_unmigrated: bool = False
+    ef_search: int = 0
 
     def request(self, queries: bytes, count: int, others: bytes = b"") -> shard_pb2.ShardSearchRequest:
         return shard_pb2.ShardSearchRequest(
@@ -75,6 +76,7 @@ class LaneKey:
             only_groups=map(value_message, self.group.only.values) if self.group and self.group.only else (),
             other_queries=others,
             tell_unmigrated=self.tell_unmigrated,
+            ef_search=self.ef_search,
         )
 
     def _group_by(self) -> search_pb2.GroupBy | None:

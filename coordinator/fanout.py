@@ -149,7 +149,7 @@ class _Race(Generic[Answer]):
         if self._is_over:
             return
         for slow in self._running.values():
-            self._load.outrun(slow.target, slow.asked_at)
+            self._load.outrun(slow.target, self._took_s(slow))
         waiting = ", ".join(slow.target.member for slow in self._running.values())
         self._settle(DeadlineExceeded(f"{waiting}: no answer within the deadline"))
 
@@ -176,7 +176,7 @@ class _Race(Generic[Answer]):
         if not self._untried:
             return
         slow = next(reversed(self._running.values()))
-        if self._load.may_compete(slow.target, slow.asked_at):
+        if self._load.may_compete(slow.target):
             self._note(_SECOND_TRIES, SpanEvent.SECOND_TRY)
             self._start_next()
         else:
@@ -197,11 +197,14 @@ class _Race(Generic[Answer]):
             self._settle(error)
 
     def _won(self, tried: _Try, answer: Answer) -> None:
-        waited_for_write = self._shard.at_least is not None
-        self._load.succeeded(tried.target, None if waited_for_write else self._deadline.clock() - tried.asked_at)
+        self._load.succeeded(tried.target, self._took_s(tried))
         for loser in self._running.values():
-            self._load.outrun(loser.target, loser.asked_at)
+            self._load.outrun(loser.target, self._took_s(loser))
         self._settle(answer)
+
+    def _took_s(self, tried: _Try) -> float | None:
+        """None when it says nothing about the replica, which waited for a write."""
+        return None if self._shard.at_least is not None else self._deadline.clock() - tried.asked_at
 
     def _lost(self, target: Target, error: KintsugiError) -> None:
         self._failed.append((target, error))

@@ -43,7 +43,8 @@ class _Experience:
     avoided_until: float = float("-inf")
     last_asked: int = 0
     asked_at: float = float("-inf")
-    last_answer_at: float = float("-inf")
+    # Of the first call since the last answer, None when there was none.
+    silent_since: float | None = None
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES_KEPT))
     pace: "_Pace | None" = None
 
@@ -100,6 +101,8 @@ class ReplicaLoad:
         known.last_asked = self._asked
         known.asked_at = self._clock()
         known.in_flight += 1
+        if known.silent_since is None:
+            known.silent_since = known.asked_at
         if known.failures:  # one probe at a time, until one succeeds
             known.avoided_until = known.asked_at + _penalty_s(known.failures)
 
@@ -112,7 +115,7 @@ class ReplicaLoad:
         known = self._of(target)
         known.failures = 0
         known.avoided_until = float("-inf")
-        known.last_answer_at = self._clock()
+        known.silent_since = self._clock() if known.in_flight else None
         if took_s is not None:
             known.took(took_s)
 
@@ -122,10 +125,13 @@ class ReplicaLoad:
         known.failures += 1
         known.avoided_until = self._clock() + _penalty_s(known.failures)
 
-    def outrun(self, target: Target, asked_at: float) -> None:
-        """Another replica was asked later and answered sooner, or nobody answered in time: a failure, unless the replica
-        is merely slow and answered others meanwhile."""
-        if self._of(target).last_answer_at < asked_at:
+    def outrun(self, target: Target, waited_s: float | None) -> None:
+        """Another replica was asked later and answered sooner, or nobody answered in time: the replica takes longer than it was
+        waited for, None as for `succeeded`. It has failed only if it has not answered anybody for long."""
+        known = self._of(target)
+        if waited_s is not None:
+            known.took(waited_s)
+        if self._is_silent(known):
             self.failed(target)
 
     def second_try_delay_s(self, target: Target, others: Sequence[Target] = ()) -> float:
@@ -137,14 +143,13 @@ class ReplicaLoad:
         """Counts a first try, each of which allows a share of a second one."""
         self._second_tries = min(self._second_tries + self._hedging.share, self._hedging.burst)
 
-    def may_compete(self, target: Target, asked_at: float) -> bool:
+    def may_compete(self, target: Target) -> bool:
         """Whether a slow call may get a second try: out of the bounded share, or, beyond it, because the replica is not
-        merely slow: it has not answered anything since."""
+        merely slow: it has not answered anything for long."""
         if self._second_tries >= 1:
             self._second_tries -= 1
             return True
-        silent_since = max(asked_at, self._of(target).last_answer_at)
-        return self._clock() - silent_since >= self._hedging.max_delay_s
+        return self._is_silent(self._of(target))
 
     @property
     def patience_s(self) -> float:
@@ -158,6 +163,9 @@ class ReplicaLoad:
         if best_s is None:
             return settings.first_delay_s
         return min(max(settings.latency_factor * best_s, settings.min_delay_s), settings.max_delay_s)
+
+    def _is_silent(self, known: _Experience) -> bool:
+        return known.silent_since is not None and self._clock() - known.silent_since >= self._hedging.max_delay_s
 
     def _is_due(self, known: _Experience, now: float) -> bool:
         """Whether a slow replica is to be probed."""

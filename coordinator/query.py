@@ -30,7 +30,7 @@ class Grouping:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`oversampling` 0 leaves the choice to the index's encoding. `filter` is a message in bytes, empty for none, so that
+    """`oversampling` 0 leaves the choice to the index's encoding, `ef_search` 0 to what it has learned. `filter` is a message in bytes, empty for none, so that
     equal filters are equal. With `group`, `k` counts groups."""
 
     k: int
@@ -45,6 +45,7 @@ class Options:
     offset: int = 0
     group: Grouping | None = None
     tell_unmigrated: bool = False
+    ef_search: int = 0
 
     @property
     def reach(self) -> int:
@@ -122,6 +123,8 @@ def check_options(options: search_pb2.SearchOptions) -> Options:
     # Written so that NaN, which compares false to everything, is refused.
     if options.oversampling != 0 and not least <= options.oversampling <= most:
         raise InvalidArgument("options.oversampling", f"is {options.oversampling:g}", f"must be {least:g} to {most:g}")
+    if options.ef_search > limits.MAX_EF_SEARCH:
+        raise InvalidArgument("options.ef_search", f"is {options.ef_search}", f"must be 1 to {limits.MAX_EF_SEARCH}")
     if options.min_coverage != 0 and not 0 < options.min_coverage <= 1:
         raise InvalidArgument("options.min_coverage", f"is {options.min_coverage:g}", "must be above 0 and at most 1")
     if options.fields.vectors:
@@ -139,6 +142,7 @@ def check_options(options: search_pb2.SearchOptions) -> Options:
         offset=_offset(options, k),
         group=_group(options, k),
         tell_unmigrated=options.tell_unmigrated,
+        ef_search=options.ef_search,
     )
 
 

@@ -191,6 +191,7 @@ class Searches:
                 group=options.group,
                 has_others=call.others is not None,
                 tell_unmigrated=options.tell_unmigrated,
+                ef_search=options.ef_search,
             )
             return self._batcher.search(lane, call.queries, deadline, call.others)
 

@@ -21,6 +21,7 @@ DEFAULT_K = 10
 MIN_OVERSAMPLING = 1.0
 MAX_OVERSAMPLING = 100.0
 MAX_CANDIDATES = 10_000
+MAX_EF_SEARCH = MAX_CANDIDATES
 MAX_QUERIES = 256
 # The best hit that a page can reach: offset + k. Also the most hits of all groups: k x size.
 MAX_HITS = 1000

@@ -23,6 +23,7 @@ from shard.attributes.lookup import Matches
 from shard.checkpoint import IndexedModel, IndexVersion
 from shard.exact import exact_among
 from shard.filter_plan import Costs, Filtered, Way, first_step, next_step
+from shard.search_call import SearchCall
 from shard.search_times import WIDENED, Stage, StageClock
 from shard.source import DocumentsSnapshot
 
@@ -33,24 +34,25 @@ _NO_ROWS: Rows = np.empty(0, dtype=np.uint64)
 
 
 class IndexCandidates:
-    """Asks one index version, about one state of the documents. `costs` are the version's, and are corrected."""
+    """Asks one index version, about one state of the documents, for searches like `call`. `costs` are the version's, and are corrected."""
 
     def __init__(
         self,
         snapshot: DocumentsSnapshot,
         model: IndexedModel,
         serving: IndexVersion,
-        oversampling: float | None,
+        call: SearchCall,
         costs: Costs,
         clock: StageClock,
     ) -> None:
         self._snapshot = snapshot
         self._model = model
         self._index = serving.index
-        self._oversampling = oversampling
+        self._oversampling = call.oversampling
+        self._ef_search = call.ef_search
         self._costs = costs
         self._clock = clock
-        self._breadth = self._index.breadth.value
+        self._breadth = call.ef_search or self._index.breadth.value
 
     @property
     def are_in_order(self) -> bool:
@@ -125,7 +127,9 @@ class IndexCandidates:
         self, queries: FloatArray, hits: int, count: int, searched: Filtered, allowed: "_Masked | None"
     ) -> list[Rows]:
         worked = time.thread_time()
-        found = self._index.candidates(queries, hits, self._oversampling, count=count, allowed=allowed)
+        found = self._index.candidates(
+            queries, hits, self._oversampling, count=count, allowed=allowed, breadth=self._ef_search
+        )
         self._costs.learn_graph(searched, count, time.thread_time() - worked)
         self._clock.lap(Stage.INDEX)
         return found

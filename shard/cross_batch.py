@@ -114,7 +114,7 @@ class CrossBatch:
         serving = self.crossing.other_serving()
         if serving is None:
             raise building()
-        other = IndexCandidates(snapshot, self._other, serving, call.oversampling, self._other_costs.of(serving), clock)
+        other = IndexCandidates(snapshot, self._other, serving, call, self._other_costs.of(serving), clock)
         if own is None:
             return self._crossed(other, StoredPart(snapshot, self._model), other, lambda: parts)
         return self._crossed(own, own, other, lambda: parts)

@@ -60,6 +60,7 @@ async def search(
             group=_grouping(request) if request.HasField("group_by") else None,
             other_queries=_other_queries(request),
             tell_unmigrated=request.tell_unmigrated,
+            ef_search=request.ef_search or None,
         )
     )
     tell_span(called, hits.times)

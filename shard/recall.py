@@ -51,6 +51,7 @@ class Probe:
     oversampling: float | None = None
     filter: Filter | None = None
     min_score: float | None = None
+    ef_search: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,14 @@ class RecallCheck:
     async def _search(self, probe: Probe) -> tuple[FloatArray, int]:
         """The scores of the hits, best first, and the index version that answered."""
         query = probe.query.reshape(1, -1)
-        call = SearchCall(query, probe.k, oversampling=probe.oversampling, filter=probe.filter, is_live=False)
+        call = SearchCall(
+            query,
+            probe.k,
+            oversampling=probe.oversampling,
+            filter=probe.filter,
+            ef_search=probe.ef_search,
+            is_live=False,
+        )
         hits = await self._searcher.search(call)
         return hits.scores, hits.index_version
 

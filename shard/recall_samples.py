@@ -102,7 +102,7 @@ class RecallSamples:
 
 def _probe(call: SearchCall, place: int) -> Probe:
     # A copy, so that a sample does not hold the message that it came in.
-    return Probe(call.queries[place].copy(), call.k, call.oversampling, call.filter, call.min_score)
+    return Probe(call.queries[place].copy(), call.k, call.oversampling, call.filter, call.min_score, call.ef_search)
 
 
 def _after(known: LiveRecall | None, recall: float) -> LiveRecall:

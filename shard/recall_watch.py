@@ -88,7 +88,8 @@ class RecallWatch:
 def _learn(serving: IndexVersion | None, checked: Iterable[tuple[Probe, Found]]) -> None:
     """Searches that leave it open how broad they are become as broad as they must be."""
     for probe, found in checked:
-        is_open = probe.oversampling is None and probe.filter is None and probe.min_score is None
+        is_plain = probe.filter is None and probe.min_score is None
+        is_open = is_plain and probe.oversampling is None and probe.ef_search is None
         if serving is not None and is_open and found.recall is not None and found.index_version == serving.number:
             serving.index.breadth.note(found.recall, probe.k)
 

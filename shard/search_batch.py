@@ -142,7 +142,7 @@ class BatchSearch:
     ) -> Finder:
         own = None
         if serving is not None:
-            own = IndexCandidates(snapshot, self._model, serving, call.oversampling, self._costs.of(serving), clock)
+            own = IndexCandidates(snapshot, self._model, serving, call, self._costs.of(serving), clock)
         if cross is not None and parts is not None:
             return cross.finder(snapshot, parts, own, call, clock)
         if own is None:

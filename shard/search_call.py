@@ -24,13 +24,16 @@ class Grouping:
 
 
 # What calls must have in common to be searched together.
-Kind: TypeAlias = tuple[int, float | None, Fields, Filter | None, float | None, Grouping | None, bool, bool, bool]
+Kind: TypeAlias = tuple[
+    int, float | None, Fields, Filter | None, float | None, Grouping | None, int | None, bool, bool, bool
+]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchCall:
     """One search. `queries` is n x d float32. `k` counts groups when there is a grouping. `deadline` in the searcher's
-    clock, None for none. `oversampling`: candidates per hit, None for the encoding's default. `is_live`: a client asks,
+    clock, None for none. `oversampling`: candidates per hit, None for the encoding's default. `ef_search`:
+    candidates that the graph looks at, None for as many as were learned to be needed. `is_live`: a client asks,
     not the replica itself, which asks for what the model's own index holds. `other_queries`: the same by the other model of an
     upgrade. `tell_unmigrated`: tell the candidates that lack a vector of the model."""
 
@@ -46,11 +49,12 @@ class SearchCall:
     group: Grouping | None = None
     other_queries: FloatArray | None = None
     tell_unmigrated: bool = False
+    ef_search: int | None = None
 
     @property
     def kind(self) -> Kind:
         has_others = self.other_queries is not None
-        options = self.k, self.oversampling, self.fields, self.filter, self.min_score, self.group
+        options = self.k, self.oversampling, self.fields, self.filter, self.min_score, self.group, self.ef_search
         return *options, self.is_live, has_others, self.tell_unmigrated
 
 

@@ -111,12 +111,14 @@ class EncodedIndex:
         *,
         count: int | None = None,
         allowed: Allowed | None = None,
+        breadth: int | None = None,
     ) -> list[Rows]:
         """For each query rows among which its k nearest probably are, for exact scoring, best first as far as codes can
         tell. Those are `oversampling` candidates per hit, or fewer where the second stage of a cascade is sure enough. The
-        graph is asked for `count` rows by those who found too few. `allowed` tells which rows the caller wants at all."""
+        graph is asked for `count` rows by those who found too few. `allowed` tells which rows the caller wants at all.
+        `breadth`: see VectorIndex.search."""
         asked = self.wanted(k, oversampling) if count is None else count
-        found = self.graph.search(queries, asked)
+        found = self.graph.search(queries, asked, breadth)
         if allowed is not None:
             found = [rows[allowed(rows)] for rows in found]
         return self._narrowed(queries, found, k, asked)

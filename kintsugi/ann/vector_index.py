@@ -43,7 +43,7 @@ class GraphParameters:
     # With 64, questions about dictionary glosses find 0.991 of their true best 10 at most, however broad the search; 0.996
     # with 128, and 0.997 with 192, which takes half as long again to build.
     expansion_add: int = 128
-    # The least breadth of searches: see kintsugi/ann/breadth.py. Recall@10 on 50k to 100k vectors of 16 intrinsic dimensions
+    # The least breadth of searches that name none: see kintsugi/ann/breadth.py. Recall@10 on 50k to 100k vectors of 16 intrinsic dimensions
     # is 0.992 with 64, 0.998 with 96, 0.9996 with 128; on bent data of 24 it is 0.984 with 96, 0.991 with 128.
     expansion_search: int = 128
     exact_below: int = 1500
@@ -156,13 +156,14 @@ class VectorIndex:
             with self._lock:
                 self._remove_chunk(rows[start : start + _REMOVE_CHUNK])
 
-    def search(self, queries: FloatArray, count: int) -> list[Rows]:
-        """Up to `count` rows nearest to each query, best first by the encoding's own measure."""
+    def search(self, queries: FloatArray, count: int, breadth: int | None = None) -> list[Rows]:
+        """Up to `count` rows nearest to each query, best first by the encoding's own measure. `breadth`: candidates that the
+        search of the graph looks at, `count` at least; None for the parameters' own."""
         codes = self.encoding.encode_queries(queries)
         found: list[Rows] = []
         for start in range(0, len(codes), _SEARCH_CHUNK):
             with self._lock:
-                found += self._search_chunk(codes[start : start + _SEARCH_CHUNK], count)
+                found += self._search_chunk(codes[start : start + _SEARCH_CHUNK], count, breadth)
         return found
 
     def bits(self, rows: Rows) -> Encoded:
@@ -225,10 +226,11 @@ class VectorIndex:
         self._tombstones += len(present)
         self._removals += len(present)
 
-    def _search_chunk(self, codes: Encoded, count: int) -> list[Rows]:
+    def _search_chunk(self, codes: Encoded, count: int, breadth: int | None) -> list[Rows]:
         if not self._size:
             return [np.empty(0, dtype=np.uint64) for _ in codes]
         scan = self._size < self.parameters.exact_below
+        self._index.expansion_search = breadth or self.parameters.expansion_search  # type: ignore[misc]
         matches = self._index.search(codes, min(count, self._size), threads=1, exact=scan)
         if not isinstance(matches, BatchMatches):
             # For one query usearch answers in another shape, already cut to what it found.

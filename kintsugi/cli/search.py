@@ -9,7 +9,15 @@ import msgspec
 from kintsugi.cli import output, query
 from kintsugi.cli.connection import COLLECTION, client_options, connect, json_option
 from kintsugi.filters.tree import Value
-from kintsugi.limits import DEFAULT_K, MAX_GROUP_SIZE, MAX_HITS, MAX_K, MAX_OVERSAMPLING, MIN_OVERSAMPLING
+from kintsugi.limits import (
+    DEFAULT_K,
+    MAX_EF_SEARCH,
+    MAX_GROUP_SIZE,
+    MAX_HITS,
+    MAX_K,
+    MAX_OVERSAMPLING,
+    MIN_OVERSAMPLING,
+)
 from kintsugi.sdk.blocking import Client
 from kintsugi.sdk.types import FloatArray, SearchResult
 
@@ -31,6 +39,8 @@ _QUERIES = ("vector", "file", "like", "text")
 @click.option("--exact", is_flag=True, help="Compare with every document instead of using the index.")
 @click.option("--oversampling", type=click.FloatRange(MIN_OVERSAMPLING, MAX_OVERSAMPLING),
               help="Candidates per hit before exact rescoring.  [default: the index's]")  # fmt: skip
+@click.option("--ef-search", type=click.IntRange(1, MAX_EF_SEARCH),
+              help="Candidates that the graph's search looks at.  [default: as many as needed]")  # fmt: skip
 @click.option("--min-coverage", type=click.FloatRange(0, 1, min_open=True),
               help="Fraction of shards that must answer.  [default: 1]")  # fmt: skip
 @click.option("--filter", "condition", metavar="EXPRESSION",
@@ -74,6 +84,7 @@ def search(
             vectors[name] = vector
         found = client.search(
             collection, vectors, k, exact=options["exact"], oversampling=options["oversampling"],
+            ef_search=options["ef_search"],
             min_coverage=options["min_coverage"], filter=options["condition"],
             min_score=options["min_score"], offset=options["offset"],
             group_by=options["group_by"], group_size=options["group_size"],

@@ -1,11 +1,13 @@
-"""Turns single searches that start together into one SearchBatch call.
+"""Turns single searches that start together into SearchBatch calls.
 
-Searches that are asked for in the same pass of the event loop and differ only in their query vector share a call;
-a lone one stays a plain Search. Nothing waits for company, so a single search is never slower. One bad query must not
-fail the others: a batch that is refused is asked again one by one.
+Searches that are asked for in the same pass of the event loop and differ only in their query vector share a call, or two
+when none is under way: callers that all go on when one call is answered would leave the client, the coordinator and all
+replicas but one idle in turns. A lone search stays a plain Search. Nothing waits for company, so a single search is never
+slower. One bad query must not fail the others: a batch that is refused is asked again one by one.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar
@@ -22,6 +24,10 @@ Waiter: TypeAlias = "asyncio.Future[SearchResult]"
 Caller: TypeAlias = SpanContext | None
 Answers: TypeAlias = "asyncio.Task[list[SearchResult | BaseException]]"
 
+# Calls that are under way at once when there are searches enough, and how many of them are worth a call.
+_CALLS = 2
+_WORTH_A_CALL = 4
+
 
 class Coalescer(Generic[Key]):
     """`Key` holds everything that searches of one batch have in common."""
@@ -35,6 +41,7 @@ class Coalescer(Generic[Key]):
         self._search_many = search_many
         self._waiting: dict[Key, list[tuple[FloatArray, Waiter, Caller]]] = {}
         self._running: set[Answers] = set()
+        self._calls: Counter[Key] = Counter()
 
     async def search(self, key: Key, vector: FloatArray) -> SearchResult:
         loop = asyncio.get_running_loop()
@@ -47,17 +54,25 @@ class Coalescer(Generic[Key]):
 
     def _start(self, key: Key) -> None:
         waiting = [one for one in self._waiting.pop(key) if not one[1].done()]
-        for first in range(0, len(waiting), MAX_QUERIES):
-            group = waiting[first : first + MAX_QUERIES]
+        most = _most_per_call(len(waiting), self._calls[key])
+        for first in range(0, len(waiting), most):
+            group = waiting[first : first + most]
             futures = [future for _, future, _ in group]
             callers = [caller for _, _, caller in group]
             answers = self._answers(key, [vector for vector, _, _ in group], callers)
             task = asyncio.get_running_loop().create_task(answers)
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._calls[key] += 1
+            task.add_done_callback(partial(self._ended, key))
             task.add_done_callback(partial(_settle, futures))
             for future in futures:
                 future.add_done_callback(partial(_cancel_when_unwanted, futures, task))
+
+    def _ended(self, key: Key, task: Answers) -> None:
+        self._running.discard(task)
+        self._calls[key] -= 1
+        if not self._calls[key]:
+            del self._calls[key]
 
     async def _answers(
         self, key: Key, vectors: list[FloatArray], callers: list[Caller]
@@ -70,6 +85,12 @@ class Coalescer(Generic[Key]):
         except InvalidArgument:
             return await asyncio.gather(*(self._search_one(key, one) for one in vectors), return_exceptions=True)
         return [SearchResult(batch.hits(query), batch.coverage) for query in range(len(vectors))]
+
+
+def _most_per_call(searches: int, calls: int) -> int:
+    """How many searches share a call, while so many calls are under way."""
+    parts = max(1, min(_CALLS - calls, searches // _WORTH_A_CALL))
+    return min(-(-searches // parts), MAX_QUERIES) or 1
 
 
 def _settle(futures: list[Waiter], task: Answers) -> None:

@@ -169,6 +169,8 @@ class SearchOptions(ReadOptions, total=False):
     """model: the model that made the query; may be left out when the collection has one.
     exact: compare with every document instead of using the index. Default false.
     oversampling: candidates per hit wanted before exact rescoring, 1 to 100. Default: that of the index's encoding.
+    ef_search: candidates that a search of the graph looks at, 1 to 10000: fewer are faster and find less of the true best.
+        Default: at least 128, and as many as measured recall has shown to be needed.
     min_coverage: the smallest fraction of shards that must answer, above 0 and at most 1. Default 1.
     filter: find only documents that fulfil it: a dict, an expression such as "year >= 2000", or a tree of
         kintsugi.filters. Default: all documents.
@@ -182,6 +184,7 @@ class SearchOptions(ReadOptions, total=False):
     model: str
     exact: bool
     oversampling: float | None
+    ef_search: int | None
     min_coverage: float | None
     filter: FilterLike | None
     min_score: float | None

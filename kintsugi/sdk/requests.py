@@ -120,6 +120,8 @@ def search_options(k: int, options: SearchOptions) -> search_pb2.SearchOptions:
         packed.min_score = bounds.number(min_score, "min_score")
     if (oversampling := options.get("oversampling")) is not None:
         packed.oversampling = bounds.fraction(oversampling, "oversampling")
+    if (ef_search := options.get("ef_search")) is not None:
+        packed.ef_search = bounds.bounded(ef_search, "ef_search", limits.MAX_EF_SEARCH)
     if (min_coverage := options.get("min_coverage")) is not None:
         packed.min_coverage = bounds.fraction(min_coverage, "min_coverage")
     return packed

@@ -26,7 +26,7 @@ from kintsugi.v1 import filters_pb2 as kintsugi_dot_v1_dot_filters__pb2
 from kintsugi.v1 import types_pb2 as kintsugi_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kintsugi/v1/search.proto\x12\x0bkintsugi.v1\x1a\x19kintsugi/v1/filters.proto\x1a\x17kintsugi/v1/types.proto\"\x1b\n\tFloatList\x12\x0e\n\x06values\x18\x01 \x03(\x02\"`\n\x0bQueryVector\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12(\n\x06values\x18\x03 \x01(\x0b\x32\x16.kintsugi.v1.FloatListH\x00\x42\x08\n\x06vector\"\xb0\x02\n\rSearchOptions\x12\t\n\x01k\x18\x01 \x01(\r\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\x12\x14\n\x0coversampling\x18\x03 \x01(\x02\x12\x14\n\x0cmin_coverage\x18\x04 \x01(\x02\x12\x10\n\x08\x61t_least\x18\x05 \x01(\x0c\x12+\n\x06\x66ields\x18\x06 \x01(\x0b\x32\x1b.kintsugi.v1.DocumentFields\x12#\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x13.kintsugi.v1.Filter\x12\x16\n\tmin_score\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06offset\x18\t \x01(\r\x12&\n\x08group_by\x18\n \x01(\x0b\x32\x14.kintsugi.v1.GroupBy\x12\x17\n\x0ftell_unmigrated\x18\x0b \x01(\x08\x42\x0c\n\n_min_score\"*\n\x07GroupBy\x12\x11\n\tattribute\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\r\"{\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\x07vectors\x18\x02 \x03(\x0b\x32\x18.kintsugi.v1.QueryVector\x12+\n\x07options\x18\x03 \x01(\x0b\x32\x1a.kintsugi.v1.SearchOptions\"\xba\x01\n\x03Hit\x12#\n\x02id\x18\x01 \x01(\x0b\x32\x17.kintsugi.v1.DocumentId\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\r\n\x05model\x18\x04 \x01(\t\x12\x12\n\nattributes\x18\x05 \x01(\t\x12\x0c\n\x04text\x18\x06 \x01(\t\x12*\n\x05group\x18\x07 \x01(\x0b\x32\x1b.kintsugi.v1.AttributeValue\x12\x11\n\tprojected\x18\x08 \x01(\x08\"\x84\x01\n\x0eSearchResponse\x12\x1e\n\x04hits\x18\x01 \x03(\x0b\x32\x10.kintsugi.v1.Hit\x12\'\n\x08\x63overage\x18\x02 \x01(\x0b\x32\x15.kintsugi.v1.Coverage\x12)\n\nunmigrated\x18\x03 \x01(\x0b\x32\x15.kintsugi.v1.IdColumn\"\x81\x01\n\x12SearchBatchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12*\n\x07vectors\x18\x02 \x03(\x0b\x32\x19.kintsugi.v1.ModelVectors\x12+\n\x07options\x18\x03 \x01(\x0b\x32\x1a.kintsugi.v1.SearchOptions\"\xca\x02\n\x13SearchBatchResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\r\x12\"\n\x03ids\x18\x02 \x01(\x0b\x32\x15.kintsugi.v1.IdColumn\x12\x0e\n\x06scores\x18\x03 \x01(\x0c\x12\x10\n\x08versions\x18\x04 \x01(\x0c\x12\x12\n\nattributes\x18\x05 \x03(\t\x12\r\n\x05texts\x18\x06 \x03(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\'\n\x08\x63overage\x18\x08 \x01(\x0b\x32\x15.kintsugi.v1.Coverage\x12+\n\x06groups\x18\t \x03(\x0b\x32\x1b.kintsugi.v1.AttributeValue\x12\x11\n\tprojected\x18\n \x01(\x0c\x12\x17\n\x0fprojected_model\x18\x0b \x01(\t\x12)\n\nunmigrated\x18\x0c \x01(\x0b\x32\x15.kintsugi.v1.IdColumn\"\xc4\x01\n\x0eStreamedSearch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12,\n\x06search\x18\x02 \x01(\x0b\x32\x1a.kintsugi.v1.SearchRequestH\x00\x12\x30\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x1f.kintsugi.v1.SearchBatchRequestH\x00\x12\x11\n\ttimeout_s\x18\x04 \x01(\x01\x12$\n\x07headers\x18\x05 \x03(\x0b\x32\x13.kintsugi.v1.HeaderB\t\n\x07request\"\x9c\x01\n\x0eStreamedResult\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12-\n\x06search\x18\x02 \x01(\x0b\x32\x1b.kintsugi.v1.SearchResponseH\x00\x12\x31\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32 .kintsugi.v1.SearchBatchResponseH\x00\x12\x0e\n\x06status\x18\x04 \x01(\x0c\x42\x08\n\x06result2\xeb\x01\n\x06Search\x12\x41\n\x06Search\x12\x1a.kintsugi.v1.SearchRequest\x1a\x1b.kintsugi.v1.SearchResponse\x12P\n\x0bSearchBatch\x12\x1f.kintsugi.v1.SearchBatchRequest\x1a .kintsugi.v1.SearchBatchResponse\x12L\n\x0cSearchStream\x12\x1b.kintsugi.v1.StreamedSearch\x1a\x1b.kintsugi.v1.StreamedResult(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kintsugi/v1/search.proto\x12\x0bkintsugi.v1\x1a\x19kintsugi/v1/filters.proto\x1a\x17kintsugi/v1/types.proto\"\x1b\n\tFloatList\x12\x0e\n\x06values\x18\x01 \x03(\x02\"`\n\x0bQueryVector\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12(\n\x06values\x18\x03 \x01(\x0b\x32\x16.kintsugi.v1.FloatListH\x00\x42\x08\n\x06vector\"\xc3\x02\n\rSearchOptions\x12\t\n\x01k\x18\x01 \x01(\r\x12\r\n\x05\x65xact\x18\x02 \x01(\x08\x12\x14\n\x0coversampling\x18\x03 \x01(\x02\x12\x14\n\x0cmin_coverage\x18\x04 \x01(\x02\x12\x10\n\x08\x61t_least\x18\x05 \x01(\x0c\x12+\n\x06\x66ields\x18\x06 \x01(\x0b\x32\x1b.kintsugi.v1.DocumentFields\x12#\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x13.kintsugi.v1.Filter\x12\x16\n\tmin_score\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06offset\x18\t \x01(\r\x12&\n\x08group_by\x18\n \x01(\x0b\x32\x14.kintsugi.v1.GroupBy\x12\x17\n\x0ftell_unmigrated\x18\x0b \x01(\x08\x12\x11\n\tef_search\x18\x0c \x01(\rB\x0c\n\n_min_score\"*\n\x07GroupBy\x12\x11\n\tattribute\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\r\"{\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\x07vectors\x18\x02 \x03(\x0b\x32\x18.kintsugi.v1.QueryVector\x12+\n\x07options\x18\x03 \x01(\x0b\x32\x1a.kintsugi.v1.SearchOptions\"\xba\x01\n\x03Hit\x12#\n\x02id\x18\x01 \x01(\x0b\x32\x17.kintsugi.v1.DocumentId\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\r\n\x05model\x18\x04 \x01(\t\x12\x12\n\nattributes\x18\x05 \x01(\t\x12\x0c\n\x04text\x18\x06 \x01(\t\x12*\n\x05group\x18\x07 \x01(\x0b\x32\x1b.kintsugi.v1.AttributeValue\x12\x11\n\tprojected\x18\x08 \x01(\x08\"\x84\x01\n\x0eSearchResponse\x12\x1e\n\x04hits\x18\x01 \x03(\x0b\x32\x10.kintsugi.v1.Hit\x12\'\n\x08\x63overage\x18\x02 \x01(\x0b\x32\x15.kintsugi.v1.Coverage\x12)\n\nunmigrated\x18\x03 \x01(\x0b\x32\x15.kintsugi.v1.IdColumn\"\x81\x01\n\x12SearchBatchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12*\n\x07vectors\x18\x02 \x03(\x0b\x32\x19.kintsugi.v1.ModelVectors\x12+\n\x07options\x18\x03 \x01(\x0b\x32\x1a.kintsugi.v1.SearchOptions\"\xca\x02\n\x13SearchBatchResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\r\x12\"\n\x03ids\x18\x02 \x01(\x0b\x32\x15.kintsugi.v1.IdColumn\x12\x0e\n\x06scores\x18\x03 \x01(\x0c\x12\x10\n\x08versions\x18\x04 \x01(\x0c\x12\x12\n\nattributes\x18\x05 \x03(\t\x12\r\n\x05texts\x18\x06 \x03(\t\x12\r\n\x05model\x18\x07 \x01(\t\x12\'\n\x08\x63overage\x18\x08 \x01(\x0b\x32\x15.kintsugi.v1.Coverage\x12+\n\x06groups\x18\t \x03(\x0b\x32\x1b.kintsugi.v1.AttributeValue\x12\x11\n\tprojected\x18\n \x01(\x0c\x12\x17\n\x0fprojected_model\x18\x0b \x01(\t\x12)\n\nunmigrated\x18\x0c \x01(\x0b\x32\x15.kintsugi.v1.IdColumn\"\xc4\x01\n\x0eStreamedSearch\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12,\n\x06search\x18\x02 \x01(\x0b\x32\x1a.kintsugi.v1.SearchRequestH\x00\x12\x30\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x1f.kintsugi.v1.SearchBatchRequestH\x00\x12\x11\n\ttimeout_s\x18\x04 \x01(\x01\x12$\n\x07headers\x18\x05 \x03(\x0b\x32\x13.kintsugi.v1.HeaderB\t\n\x07request\"\x9c\x01\n\x0eStreamedResult\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12-\n\x06search\x18\x02 \x01(\x0b\x32\x1b.kintsugi.v1.SearchResponseH\x00\x12\x31\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32 .kintsugi.v1.SearchBatchResponseH\x00\x12\x0e\n\x06status\x18\x04 \x01(\x0c\x42\x08\n\x06result2\xeb\x01\n\x06Search\x12\x41\n\x06Search\x12\x1a.kintsugi.v1.SearchRequest\x1a\x1b.kintsugi.v1.SearchResponse\x12P\n\x0bSearchBatch\x12\x1f.kintsugi.v1.SearchBatchRequest\x1a .kintsugi.v1.SearchBatchResponse\x12L\n\x0cSearchStream\x12\x1b.kintsugi.v1.StreamedSearch\x1a\x1b.kintsugi.v1.StreamedResult(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,23 +38,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYVECTOR']._serialized_start=122
   _globals['_QUERYVECTOR']._serialized_end=218
   _globals['_SEARCHOPTIONS']._serialized_start=221
-  _globals['_SEARCHOPTIONS']._serialized_end=525
-  _globals['_GROUPBY']._serialized_start=527
-  _globals['_GROUPBY']._serialized_end=569
-  _globals['_SEARCHREQUEST']._serialized_start=571
-  _globals['_SEARCHREQUEST']._serialized_end=694
-  _globals['_HIT']._serialized_start=697
-  _globals['_HIT']._serialized_end=883
-  _globals['_SEARCHRESPONSE']._serialized_start=886
-  _globals['_SEARCHRESPONSE']._serialized_end=1018
-  _globals['_SEARCHBATCHREQUEST']._serialized_start=1021
-  _globals['_SEARCHBATCHREQUEST']._serialized_end=1150
-  _globals['_SEARCHBATCHRESPONSE']._serialized_start=1153
-  _globals['_SEARCHBATCHRESPONSE']._serialized_end=1483
-  _globals['_STREAMEDSEARCH']._serialized_start=1486
-  _globals['_STREAMEDSEARCH']._serialized_end=1682
-  _globals['_STREAMEDRESULT']._serialized_start=1685
-  _globals['_STREAMEDRESULT']._serialized_end=1841
-  _globals['_SEARCH']._serialized_start=1844
-  _globals['_SEARCH']._serialized_end=2079
+  _globals['_SEARCHOPTIONS']._serialized_end=544
+  _globals['_GROUPBY']._serialized_start=546
+  _globals['_GROUPBY']._serialized_end=588
+  _globals['_SEARCHREQUEST']._serialized_start=590
+  _globals['_SEARCHREQUEST']._serialized_end=713
+  _globals['_HIT']._serialized_start=716
+  _globals['_HIT']._serialized_end=902
+  _globals['_SEARCHRESPONSE']._serialized_start=905
+  _globals['_SEARCHRESPONSE']._serialized_end=1037
+  _globals['_SEARCHBATCHREQUEST']._serialized_start=1040
+  _globals['_SEARCHBATCHREQUEST']._serialized_end=1169
+  _globals['_SEARCHBATCHRESPONSE']._serialized_start=1172
+  _globals['_SEARCHBATCHRESPONSE']._serialized_end=1502
+  _globals['_STREAMEDSEARCH']._serialized_start=1505
+  _globals['_STREAMEDSEARCH']._serialized_end=1701
+  _globals['_STREAMEDRESULT']._serialized_start=1704
+  _globals['_STREAMEDRESULT']._serialized_end=1860
+  _globals['_SEARCH']._serialized_start=1863
+  _globals['_SEARCH']._serialized_end=2098
 # @@protoc_insertion_point(module_scope)

@@ -95,6 +95,7 @@ class SearchOptions(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     GROUP_BY_FIELD_NUMBER: _builtins.int
     TELL_UNMIGRATED_FIELD_NUMBER: _builtins.int
+    EF_SEARCH_FIELD_NUMBER: _builtins.int
     k: _builtins.int
     """The hits wanted per query, 1 to 1000, or the groups wanted with group_by. If not set: 10."""
     exact: _builtins.bool
@@ -116,6 +117,11 @@ class SearchOptions(_message.Message):
     tell_unmigrated: _builtins.bool
     """While the collection is upgraded: tell the candidates that still lack a vector of the model, so that they can be re-embedded
     first. If not set: false.
+    """
+    ef_search: _builtins.int
+    """Candidates that a search of the index's graph looks at, 1 to 10000, though never fewer than it takes for k hits: what HNSW
+    calls ef. Fewer are faster and find less of the true best; twice as many take almost twice as long. If not set: at least
+    128, and as many as measured recall has shown to be needed.
     """
     @_builtins.property
     def fields(self) -> _types_pb2.DocumentFields:
@@ -143,10 +149,11 @@ class SearchOptions(_message.Message):
         offset: _builtins.int = ...,
         group_by: Global___GroupBy | None = ...,
         tell_unmigrated: _builtins.bool = ...,
+        ef_search: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "min_score", b"min_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "exact", b"exact", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "k", b"k", "min_coverage", b"min_coverage", "min_score", b"min_score", "offset", b"offset", "oversampling", b"oversampling", "tell_unmigrated", b"tell_unmigrated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "ef_search", b"ef_search", "exact", b"exact", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "k", b"k", "min_coverage", b"min_coverage", "min_score", b"min_score", "offset", b"offset", "oversampling", b"oversampling", "tell_unmigrated", b"tell_unmigrated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
     _WhichOneofArgType__min_score: _TypeAlias = _typing.Literal["_min_score", b"_min_score"]  # noqa: Y015

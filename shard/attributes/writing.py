@@ -4,8 +4,10 @@ Guarantees: a key is written at most once per batch, in key order; a posting or 
 the number of a name that no document has; what does not fit the index as it stands is StorageCorrupt.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from shard.attributes.changes import AttributeChanges, RowChanges
@@ -72,7 +74,14 @@ def write_sorted(txn: Any, database: Any, writes: Mapping[bytes, bytes | None]) 
     for key, value in writes.items():
         if value is None:
             txn.delete(key, db=database)
-    txn.cursor(database).putmulti(sorted((key, value) for key, value in writes.items() if value is not None))
+    items = sorted((key, value) for key, value in writes.items() if value is not None)
+    cursor = txn.cursor(database)
+    # What comes behind all other keys is appended: LMDB then fills its pages. Else it would split them, and a page of
+    # vectors of 384 elements would be left with one instead of two.
+    last = bytes(cursor.key()) if cursor.last() else b""
+    behind = bisect_right(items, last, key=itemgetter(0))
+    cursor.putmulti(items[:behind])
+    cursor.putmulti(items[behind:], append=True)
 
 
 def _plan_posting(txn: Any, postings: Any, prefix: bytes, rest: bytes, rows: RowChanges, writes: Writes) -> bool:

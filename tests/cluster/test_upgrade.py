@@ -50,7 +50,9 @@ async def migrated(client: AsyncClient, fraction: float) -> None:
 
 
 async def backfill(address: str, folder) -> asyncio.subprocess.Process:
-    return await command(address, folder, "backfill", COLLECTION, "--embed", "embedding:embed", "--batch", 20)
+    # What a killed worker had pulled comes back when its lease is over: well before the test gives up.
+    options = ("--embed", "embedding:embed", "--batch", 20, "--lease", 10)
+    return await command(address, folder, "backfill", COLLECTION, *options)
 
 
 async def test_an_upgrade_under_load_with_every_kind_of_process_killed(new_cluster, tmp_path):

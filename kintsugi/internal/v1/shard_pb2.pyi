@@ -144,6 +144,7 @@ class ShardSearchRequest(_message.Message):
     ONLY_GROUPS_FIELD_NUMBER: _builtins.int
     OTHER_QUERIES_FIELD_NUMBER: _builtins.int
     TELL_UNMIGRATED_FIELD_NUMBER: _builtins.int
+    EF_SEARCH_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name of the model. Required."""
     queries: _builtins.bytes
@@ -166,6 +167,8 @@ class ShardSearchRequest(_message.Message):
     """
     tell_unmigrated: _builtins.bool
     """Tell the rows among the candidates that lack a vector of the model."""
+    ef_search: _builtins.int
+    """As in SearchOptions. 0: as broad as is needed."""
     @_builtins.property
     def replica(self) -> Global___ReplicaRef:
         """Required."""
@@ -209,10 +212,11 @@ class ShardSearchRequest(_message.Message):
         only_groups: _abc.Iterable[_filters_pb2.AttributeValue] | None = ...,
         other_queries: _builtins.bytes = ...,
         tell_unmigrated: _builtins.bool = ...,
+        ef_search: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "min_score", b"min_score", "replica", b"replica"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "count", b"count", "exact", b"exact", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "k", b"k", "min_score", b"min_score", "model", b"model", "only_groups", b"only_groups", "other_queries", b"other_queries", "oversampling", b"oversampling", "queries", b"queries", "registry_revision", b"registry_revision", "replica", b"replica", "tell_unmigrated", b"tell_unmigrated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "at_least", b"at_least", "count", b"count", "ef_search", b"ef_search", "exact", b"exact", "fields", b"fields", "filter", b"filter", "group_by", b"group_by", "k", b"k", "min_score", b"min_score", "model", b"model", "only_groups", b"only_groups", "other_queries", b"other_queries", "oversampling", b"oversampling", "queries", b"queries", "registry_revision", b"registry_revision", "replica", b"replica", "tell_unmigrated", b"tell_unmigrated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
     _WhichOneofArgType__min_score: _TypeAlias = _typing.Literal["_min_score", b"_min_score"]  # noqa: Y015

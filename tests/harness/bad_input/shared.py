@@ -151,10 +151,12 @@ def vector_block(rpc: str, path: str, count: int) -> list[Bad]:
 
 def search_options(rpc: str) -> list[Bad]:
     k, over, least = "options.k", "options.oversampling", "options.min_coverage"
+    ef = "options.ef_search"
     return [
         bad(rpc, k, "too many", 1001, k, "1001", "1 to 1000"),
         bad(rpc, k, "huge", MOST, k, str(MOST), "1 to 1000"),
         *(bad(rpc, over, f"{value}", value, over, f"{value:g}", "1 to 100") for value in (0.5, 101.0, -1.0, NAN, INF)),
+        bad(rpc, ef, "too many", 10_001, ef, "10001", "1 to 10000"),
         *(bad(rpc, least, f"{value}", value, least, f"{value:g}", "at most 1") for value in (-0.5, 1.5, NAN, -INF)),
         *token(rpc, "options.at_least"),
         bad(rpc, "options.fields.vectors", "true", True, "options.fields.vectors", "is true", "must be false"),

@@ -16,6 +16,7 @@ from shard.candidates import IndexCandidates
 from shard.checkpoint import IndexedModel, IndexVersion
 from shard.filter_plan import Costs
 from shard.rescore import rescore, rescore_in_order
+from shard.search_call import SearchCall
 from shard.search_times import StageClock
 
 COUNT, DIMENSION, K = 4000, 16, 10
@@ -51,17 +52,22 @@ class World:
             scan = ScanCodes.create(folder / "codes", encoding.scan, 0)
         self.index = EncodedIndex(VectorIndex(encoding, GraphParameters(exact_below=0)), scan)
         self.index.add(np.arange(COUNT, dtype=np.uint64), self.vectors)
+        self.costs = Costs()
 
     def find(self, queries, rows, oversampling=None, **costs):
         """The best k of the candidates among the rows, for each query."""
         matches = Matches(BitMap64(np.sort(rows).tolist()), 1)
-        clock = StageClock()
         self.costs = Costs(**costs)
-        finder = IndexCandidates(self.documents, MODEL, IndexVersion(1, self.index), oversampling, self.costs, clock)
+        finder = self.finder(oversampling=oversampling)
         found = finder.find(queries, K, matches)
         assert all(np.isin(one, rows).all() and len(np.unique(one)) == len(one) for one in found)
         scoring = rescore_in_order if finder.are_in_order else rescore
         return scoring(self.documents, 1, Metric.COSINE, queries, found, K)
+
+    def finder(self, **options):
+        """What finds candidates for a search with these options."""
+        call = SearchCall(self.queries, K, **options)
+        return IndexCandidates(self.documents, MODEL, IndexVersion(1, self.index), call, self.costs, StageClock())
 
     def recall(self, place, rows, found):
         """The part of the k best of the rows that was found."""
@@ -134,3 +140,23 @@ def test_searches_teach_what_they_cost(world):
     world.find(world.queries[:1], rows, **SCAN_IS_FREE)
     assert world.costs.scan > SCAN_IS_FREE["scan"]
     assert world.costs.graph == SCAN_IS_FREE["graph"]
+
+
+def test_how_many_candidates_the_graph_looks_at_may_be_named(world):
+    """As many come back; a broad search finds what a narrow one misses, and one that names none is as broad as ever."""
+    found = {ef: world.finder(ef_search=ef).find(world.queries, K, None) for ef in (40, 500)}
+    assert {ef: {len(rows) for rows in of_ef} for ef, of_ef in found.items()} == {40: {40}, 500: {500}}
+    usual = world.finder().find(world.queries, K, None)
+    assert {len(rows) for rows in usual} == {world.index.breadth.value}
+
+
+def test_a_narrow_search_of_the_graph_leaves_no_other_narrow(world):
+    """How broad a search is, is its own: the one behind it finds as much as before it."""
+    before = world.index.graph.search(world.queries, K)
+    narrow = world.index.graph.search(world.queries, K, 10)
+    after = world.index.graph.search(world.queries, K)
+    assert [rows.tolist() for rows in after] == [rows.tolist() for rows in before]
+    truth = world.ranks[:, :K]
+    hits = [[len(set(rows.tolist()) & set(best.tolist())) for rows, best in zip(found, truth, strict=True)]
+            for found in (narrow, before)]  # fmt: skip
+    assert sum(hits[0]) < sum(hits[1])

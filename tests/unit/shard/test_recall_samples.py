@@ -42,10 +42,11 @@ def test_a_window_holds_a_fair_draw():
 def test_a_sample_is_what_was_asked():
     """With the options that decide what is found, and without holding the message it came in."""
     samples = RecallSamples(10)
-    asked = call(7, oversampling=5.0, filter=Exists("a"), min_score=0.5)
+    asked = call(7, oversampling=5.0, filter=Exists("a"), min_score=0.5, ef_search=40)
     samples.observe(asked, HITS)
     (taken,) = samples.take()
     assert (taken.k, taken.oversampling, taken.filter, taken.min_score) == (10, 5.0, Exists("a"), 0.5)
+    assert taken.ef_search == 40
     assert not np.shares_memory(taken.query, asked.queries)
     assert samples.take() == []
 

@@ -70,9 +70,9 @@ async def watched(open_replica):
         windows = Windows()
         running = asyncio.create_task(RecallWatch(lambda: [hosted], 30, windows.sleep).run())
 
-        async def search(count):
+        async def search(count, **options):
             for query in stored[:count]:
-                await searcher.search(SearchCall(query.reshape(1, -1), 10))
+                await searcher.search(SearchCall(query.reshape(1, -1), 10, **options))
             # A search is noted behind its answer, but before the next one is taken up.
             await searcher.search(SearchCall(stored[:1], 1, is_live=False))
 
@@ -108,6 +108,18 @@ async def test_searches_become_as_broad_as_they_must_be(watched):
         await watched.search(20)
         await watched.windows.end()
     assert index.breadth.value == round(before * 1.5)
+
+
+async def test_searches_that_say_how_broad_they_are_teach_nothing(watched):
+    """What they miss, they were told to miss."""
+    index = watched.index.indexer.serving.index
+    before = index.breadth.value
+    index.remove(np.arange(1, 201, dtype=np.uint64))
+    for _ in range(3):
+        await watched.search(20, ef_search=50)
+        await watched.windows.end()
+    assert index.breadth.value == before
+    assert watched.index.recall.recall.all.recall < 0.8
 
 
 async def test_without_searches_nothing_is_done(watched):

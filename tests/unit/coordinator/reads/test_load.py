@@ -139,7 +139,7 @@ def test_a_slow_replica_is_not_probed_without_a_second_try():
     for _ in range(5):
         load.succeeded(A, 0.2)
         load.succeeded(B, 0.003)
-    assert load.may_compete(B, clock.now)
+    assert load.may_compete(B)
     clock.now += 2
     assert load.order([A, B]) == [B, A]
     for _ in range(20):
@@ -151,13 +151,69 @@ def test_second_tries_are_a_share_of_first_ones():
     """Ten first tries at a share of a fifth allow two second ones."""
     clock = ManualClock()
     load = ReplicaLoad(clock, HedgeSettings(share=0.2, burst=1))
-    assert load.may_compete(A, clock.now)
-    assert not load.may_compete(A, clock.now)
+    assert load.may_compete(A)
+    assert not load.may_compete(A)
     granted = 0
     for _ in range(10):
         load.earn_second_try()
-        granted += load.may_compete(A, clock.now)
+        granted += load.may_compete(A)
     assert granted in (1, 2)
+
+
+def test_whoever_is_outrun_is_as_slow_as_it_was_waited_for():
+    """And has not failed for that, as long as it answers now and then."""
+    clock = ManualClock()
+    load = ReplicaLoad(clock)
+    for _ in range(5):
+        load.succeeded(A, 0.003)
+        load.succeeded(B, 0.003)
+    with asking(load, B):
+        for _ in range(2):
+            with asking(load, A):
+                load.outrun(A, 0.2)
+        assert load.order([A, B]) == [A, B]
+        with asking(load, A):
+            load.outrun(A, 0.2)
+        assert load.order([A, B]) == [B, A]
+
+
+def test_a_replica_that_answers_nobody_has_failed():
+    """Once it has been silent for a second, counted from the first call that it did not answer."""
+    clock = ManualClock()
+    load = ReplicaLoad(clock, HedgeSettings(burst=0, max_delay_s=1))
+    for _ in range(3):
+        with asking(load, A):
+            clock.now += 0.4
+            assert load.may_compete(A) == (clock.now > 101)
+            load.outrun(A, None)
+        with asking(load, B):
+            is_avoided = load.order([A, B]) == [B, A]
+        assert is_avoided == (clock.now > 101)
+
+
+def test_replicas_that_both_become_slower_go_on_sharing_the_load():
+    """One call after the other, of so many more queries than before that each gets a second try, as long as one is allowed."""
+    clock = ManualClock()
+    load = ReplicaLoad(clock)
+    for _ in range(64):
+        load.succeeded(A, 0.01)
+        load.succeeded(B, 0.01)
+    asked = {A: 0, B: 0}
+    for _ in range(200):
+        load.earn_second_try()
+        first, second = load.order([A, B])
+        asked[first] += 1
+        delay_s = load.second_try_delay_s(first, [second])
+        with asking(load, first):
+            if delay_s < 0.05 and load.may_compete(first):
+                with asking(load, second):
+                    clock.now += 0.06
+                load.succeeded(second, 0.06 - delay_s)
+                load.outrun(first, 0.06)
+                continue
+            clock.now += 0.05
+        load.succeeded(first, 0.05)
+    assert min(asked.values()) > 80
 
 
 async def test_a_server_that_stops_answering_fails_no_search(world, context, make_documents):

@@ -71,6 +71,16 @@ async def test_a_batch_answers_each_query_in_columns(world, context, make_docume
     assert response.model == "m1"
 
 
+async def test_options_that_only_shards_understand_reach_them(world, context, make_documents):
+    """How hard a search tries is for the index to act on."""
+    await world.start([["a"], ["b"]])
+    world.put(make_documents(5))
+    await world.reading().search_service.Search(request(oversampling=4, ef_search=70), context())
+    for server in "ab":
+        (asked,) = world.replica(server, "ab".index(server)).requests
+        assert (asked.oversampling, asked.ef_search) == (4, 70)
+
+
 async def test_an_empty_collection_answers_nothing(world, context):
     """No documents is no error."""
     await world.start([["a"], ["b"]])
@@ -85,6 +95,7 @@ async def test_an_empty_collection_answers_nothing(world, context):
         (request(k=1001), "options.k"),
         (request(oversampling=0.5), "options.oversampling"),
         (request(oversampling=float("nan")), "options.oversampling"),
+        (request(ef_search=10_001), "options.ef_search"),
         (request(min_coverage=1.5), "options.min_coverage"),
         (request(min_coverage=float("nan")), "options.min_coverage"),
         (request(at_least=b"nonsense"), "options.at_least"),
@@ -178,8 +189,9 @@ async def test_a_failing_replica_is_replaced(world, context, make_documents, err
     service = world.reading().search_service
     for _ in range(4):
         assert len((await service.Search(request(), context())).hits) == 5
-    # After its failure it is avoided.
-    assert len(world.replica("a", 0).requests) == 1
+    # For how long the other one is avoided is a matter of time: see test_load.py.
+    assert world.replica("a", 0).requests
+    assert len(world.replica("b", 0).requests) == 4
 
 
 async def test_a_silent_replica_gets_a_competitor(world, context, make_documents):

@@ -128,6 +128,15 @@ async def test_searches_that_start_together_share_a_call(client, fake):
     assert (len(fake.requests["Search"]), len(fake.requests["SearchBatch"])) == (0, 1)
 
 
+async def test_many_searches_that_start_together_share_two_calls(client, fake):
+    """One half is under way while the other is answered; as long as a call is, those that come share one."""
+    await _fill(client)
+    queries = np.eye(5, 8)[np.arange(20) % 5]
+    answers = await asyncio.gather(*(client.search("docs", query, 1) for query in queries))
+    assert [answer.hits[0].id for answer in answers] == [0, 1, 2, 3, "last"] * 4
+    assert [request.vectors[0].block.count for request in fake.requests["SearchBatch"]] == [10, 10]
+
+
 async def test_searches_with_different_options_share_no_call(client, fake):
     """Equal filters travel together, however they are written; others do not."""
     await _fill(client)
@@ -370,6 +379,7 @@ async def test_deletes_say_what_was_there(client):
         (lambda c: c.search("docs", np.ones(2), 0), "k"),
         (lambda c: c.search("docs", np.ones(2), min_coverage=0), "min_coverage"),
         (lambda c: c.search("docs", np.ones(2), oversampling="2"), "oversampling"),
+        (lambda c: c.search("docs", np.ones(2), ef_search=0), "ef_search"),
         (lambda c: c.create_collection("docs", Model("m", -1)), "model.dimension"),
         (lambda c: c.create_collection("docs", Model("m", 2), metric="euclid"), "metric"),
         (lambda c: c.create_collection("docs", Model("m", 2), shards=0), "shards"),

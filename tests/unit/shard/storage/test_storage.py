@@ -339,3 +339,15 @@ def test_readers_in_many_threads_see_whole_documents(open_storage, memory_log):
     for reader in readers:
         reader.join(10)
     assert torn == []
+
+
+def test_new_vectors_fill_the_pages_of_the_database(open_storage, memory_log):
+    """Two vectors of 384 elements share a page, when they come in batches, one behind the other."""
+    storage = open_storage(models={1: 384})
+    vector = bytes(384 * 4)
+    before, count = storage.used_bytes, 400
+    for first in range(0, count, 10):
+        bodies = [records.put(doc_id, {1: vector}) for doc_id in range(first, first + 10)]
+        storage.apply(memory_log.append(*(records.stamp(body, 7) for body in bodies)))
+    storage.trim(memory_log.position.seq, memory_log.position.seq + 1)
+    assert storage.used_bytes - before < count * 3000
