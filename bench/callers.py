@@ -17,9 +17,12 @@ import uvloop
 
 from bench.datasets import F32Matrix
 from bench.recorder import Load, Recorder
+from bench.statistics import IdMatrix
 from bench.workloads import Caller, SearchWorkload
 from kintsugi import AsyncClient, Client
-from kintsugi.limits import MAX_MESSAGE_BYTES
+from kintsugi.limits import MAX_MESSAGE_BYTES, MAX_QUERIES
+from kintsugi.sdk import requests
+from kintsugi.sdk.options import SearchOptions
 from kintsugi.v1 import search_pb2, search_pb2_grpc
 
 Indices = npt.NDArray[np.int64]
@@ -80,6 +83,18 @@ class LoadClient:
                 runner.run(self._run_async(workload, recorder, warmup_s, seconds))
         return recorder.load
 
+    def found(self, ef_search: int) -> IdMatrix:
+        """The answers to all queries, with so many candidates."""
+        starts = range(0, len(self._queries), MAX_QUERIES)
+        with Client(self._address) as client:
+            parts = [
+                client.search_batch(
+                    self._collection, self._queries[first : first + MAX_QUERIES], self._k, ef_search=ef_search
+                ).ids
+                for first in starts
+            ]
+        return np.concatenate(parts).astype(np.int64)
+
     # --- One thread
 
     def _run_sync(self, workload: SearchWorkload, recorder: Recorder, warmup_s: float, seconds: float) -> None:
@@ -91,9 +106,7 @@ class LoadClient:
                 asked = recorder.deal()
                 started = time.perf_counter_ns()
                 try:
-                    result = client.search(
-                        self._collection, self._queries[asked[0]], self._k, oversampling=workload.oversampling
-                    )
+                    result = client.search(self._collection, self._queries[asked[0]], self._k, **_options(workload))
                 except Exception as error:  # noqa: BLE001 - counted and reported
                     recorder.failed(error)
                 else:
@@ -109,34 +122,31 @@ class LoadClient:
 
     @asynccontextmanager
     async def _calling(self, workload: SearchWorkload) -> AsyncIterator[Call]:
-        caller, oversampling = workload.caller, workload.oversampling
-        if caller is Caller.GRPC:
+        if workload.caller is Caller.GRPC:
             options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
             async with grpc.aio.insecure_channel(self._address, options=options) as channel:
-                yield self._by_stub(search_pb2_grpc.SearchStub(channel), oversampling)
+                yield self._by_stub(search_pb2_grpc.SearchStub(channel), _options(workload))
         else:
             async with AsyncClient(self._address) as client:
-                by = self._by_batch if caller is Caller.SDK_BATCH else self._by_search
-                yield by(client, oversampling)
+                by = self._by_batch if workload.caller is Caller.SDK_BATCH else self._by_search
+                yield by(client, _options(workload))
 
-    def _by_search(self, client: AsyncClient, oversampling: float | None) -> Call:
+    def _by_search(self, client: AsyncClient, options: SearchOptions) -> Call:
         async def call(asked: Indices) -> list[int]:
-            result = await client.search(self._collection, self._queries[asked[0]], self._k, oversampling=oversampling)
+            result = await client.search(self._collection, self._queries[asked[0]], self._k, **options)
             return [int(hit.id) for hit in result.hits]
 
         return call
 
-    def _by_batch(self, client: AsyncClient, oversampling: float | None) -> Call:
+    def _by_batch(self, client: AsyncClient, options: SearchOptions) -> Call:
         async def call(asked: Indices) -> Indices:
-            result = await client.search_batch(
-                self._collection, self._queries[asked], self._k, oversampling=oversampling
-            )
+            result = await client.search_batch(self._collection, self._queries[asked], self._k, **options)
             return np.asarray(result.ids.astype(np.int64))
 
         return call
 
-    def _by_stub(self, stub: "search_pb2_grpc.SearchAsyncStub", oversampling: float | None) -> Call:
-        options = search_pb2.SearchOptions(k=self._k, oversampling=oversampling or 0.0)
+    def _by_stub(self, stub: "search_pb2_grpc.SearchAsyncStub", given: SearchOptions) -> Call:
+        options = requests.search_options(self._k, given)
 
         async def call(asked: Indices) -> list[int]:
             vector = search_pb2.QueryVector(data=self._queries[asked[0]].tobytes())
@@ -145,3 +155,7 @@ class LoadClient:
             return [hit.id.integer for hit in response.hits]
 
         return call
+
+
+def _options(workload: SearchWorkload) -> SearchOptions:
+    return {"oversampling": workload.oversampling, "ef_search": workload.ef_search}

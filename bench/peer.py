@@ -2,18 +2,19 @@
 
 1. Both take in the generated set, in turns: we with two shards of one replica, Chroma as it comes. A round ends when
    searches find everything.
-2. Chroma's search is made as narrow as it can be while its recall is good at all, which is its fastest; then as narrow as it
-   can be with our recall. In each round each workload runs against us and right after it against Chroma, from one client
-   process each.
+2. Searches are compared at their fastest: Chroma's as narrow as they can be while their recall is good at all, ours as narrow
+   as they can be and no worse. Then with ours as they are without a word, and Chroma's as narrow as they can be with our
+   recall. In each round each workload runs against us and right after it against Chroma, from one client process each.
 3. The memory of all processes is read.
-4. Batches are compared with one shard of two replicas, in the same way. Chroma's collection stays the same all along.
+4. The same searches and batches are compared with one shard of two replicas. Chroma's collection stays the same all along.
 """
 
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bench import chroma, cluster, command, datasets
@@ -35,13 +36,13 @@ from bench.peer_results import (
 )
 from bench.processes import memory, wait_idle
 from bench.results import Figures, figures
-from bench.statistics import ratio, recall, spread
+from bench.statistics import IdMatrix, ratio, recall, spread
 from bench.workloads import DEFAULT_DATASET, SMOKE_DATASET, SearchWorkload, searches_named
 from kintsugi.metrics import Metric
 
 Tell = Callable[[str], None]
 
-# Chroma's ef_search, from the fewest candidates that can hold k hits.
+# The candidates of a search, from the fewest candidates that can hold k hits.
 BREADTHS = (10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 130, 160, 200, 250, 320, 400, 500, 640, 800)
 
 _COLLECTION = "bench"
@@ -60,8 +61,8 @@ class Shape:
         return f"{self.shards} x {self.replicas}"
 
 
-SINGLES = Shape(2, 1, tuple(searches_named(["sdk-16", "sdk-64"])))
-BATCHES = Shape(1, 2, tuple(searches_named(["batch-64x4"])))
+SHARDED = Shape(2, 1, tuple(searches_named(["sdk-16", "sdk-64"])))
+REPLICATED = Shape(1, 2, tuple(searches_named(["sdk-16", "sdk-64", "batch-64x4"])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +97,15 @@ def run(plan: Plan, command: list[str], tell: Tell) -> PeerReport:
         client = stack.enter_context(Child(ChromaClient, server.port, str(dataset.queries_path), plan.k))
         this = _Run(plan, dataset, Peer(server, client), tell)
         with ExitStack() as shape:
-            ours = _started(this, SINGLES, folder / "singles", shape)
+            ours = _started(this, SHARDED, folder / "sharded", shape)
             report.ingest = _ingest(this, ours)
             ingested = memory(server.pid)
-            report.searches += _search(this, ours, SINGLES)
+            report.searches += _search(this, ours, SHARDED)
             report.memory = PeerMemory(ours.cluster.memory(), memory(server.pid), ingested)
         with ExitStack() as shape:
-            ours = _started(this, BATCHES, folder / "batches", shape)
+            ours = _started(this, REPLICATED, folder / "replicated", shape)
             _fill(this, ours)
-            report.searches += _search(this, ours, BATCHES)
+            report.searches += _search(this, ours, REPLICATED)
     report.targets = targets(report)
     return report
 
@@ -140,17 +141,23 @@ def _ingest(run: _Run, ours: Ours) -> PeerIngest:
 
 
 def _search(run: _Run, ours: Ours, shape: Shape) -> list[PeerSearch]:
-    recall_of_ours = _ours(run, ours, shape.searches[0]).recall
-    return [found for match in Match for found in _matched_search(run, ours, shape, match, recall_of_ours)]
+    recall_of_ours = _ours(run, ours, shape.searches[-1]).recall
+    breadth, reached = _narrowest(run, "Chroma", Match.FASTEST.least_recall(recall_of_ours), partial(_of_chroma, run))
+    ours_breadth, _ = _narrowest(run, "ours", reached, partial(_of_ours, ours))
+    fastest = [replace(workload, ef_search=ours_breadth) for workload in shape.searches]
+    found = _compared(run, ours, shape, Match.FASTEST, fastest, breadth)
+    breadth, _ = _narrowest(run, "Chroma", Match.OUR_RECALL.least_recall(recall_of_ours), partial(_of_chroma, run))
+    return found + _compared(run, ours, shape, Match.OUR_RECALL, shape.searches, breadth)
 
 
-def _matched_search(run: _Run, ours: Ours, shape: Shape, match: Match, recall_of_ours: float) -> list[PeerSearch]:
+def _compared(
+    run: _Run, ours: Ours, shape: Shape, match: Match, searches: Sequence[SearchWorkload], breadth: int
+) -> list[PeerSearch]:
     mine: dict[str, list[Figures]] = defaultdict(list)
     theirs: dict[str, list[Figures]] = defaultdict(list)
-    breadth = _matched(run, match.least_recall(recall_of_ours))
     for number in range(run.plan.rounds):
         run.tell(f"searches of {shape.name}, {match}, round {number + 1} of {run.plan.rounds}")
-        for workload in shape.searches:
+        for workload in searches:
             one, other = _ours(run, ours, workload), _theirs(run, workload)
             mine[workload.name].append(one)
             theirs[workload.name].append(other)
@@ -160,20 +167,31 @@ def _matched_search(run: _Run, ours: Ours, shape: Shape, match: Match, recall_of
             )
     return [
         PeerSearch.of(workload, shape.name, match, breadth, mine[workload.name], theirs[workload.name])
-        for workload in shape.searches
+        for workload in searches
     ]
 
 
-def _matched(run: _Run, wanted: float) -> int:
-    """Leaves Chroma as narrow as it can be for this recall, or as broad as it is ever made when it never reaches that."""
+def _narrowest(run: _Run, whose: str, wanted: float, found: Callable[[int], IdMatrix]) -> tuple[int, float]:
+    """The fewest candidates for this recall, or the most there ever are when it is never reached; and the recall."""
     for breadth in BREADTHS:
-        run.peer.client.call(ChromaClient.broaden, breadth)
-        run.peer.server.restart()
-        reached = recall(run.peer.client.call(ChromaClient.found), run.dataset.truth)
+        reached = recall(found(breadth), run.dataset.truth)
         if reached >= wanted:
             break
-    run.tell(f"recall {wanted:.4f} wanted, Chroma {reached:.4f} with ef_search {breadth}")
-    return breadth
+    run.tell(f"recall {wanted:.4f} wanted, {whose} {reached:.4f} with ef_search {breadth}")
+    return breadth, reached
+
+
+def _of_chroma(run: _Run, breadth: int) -> IdMatrix:
+    """What Chroma finds once it looks at so many candidates, as it then goes on to do."""
+    run.peer.client.call(ChromaClient.broaden, breadth)
+    run.peer.server.restart()
+    found: IdMatrix = run.peer.client.call(ChromaClient.found)
+    return found
+
+
+def _of_ours(ours: Ours, breadth: int) -> IdMatrix:
+    found: IdMatrix = ours.client.call(LoadClient.found, breadth)
+    return found
 
 
 def _ours(run: _Run, ours: Ours, workload: SearchWorkload) -> Figures:

@@ -33,9 +33,10 @@ class Plan:
 
 
 class Match(StrEnum):
-    """How broad Chroma's searches are made: as narrow as they may be with a good recall, or with ours."""
+    """How broad searches are made: on both sides as narrow as they may be with a good recall, or ours as they are without a word,
+    and Chroma's as narrow as they may be with our recall."""
 
-    FASTEST = "Chroma at its fastest"
+    FASTEST = "both at their fastest"
     OUR_RECALL = "Chroma at our recall"
 
     def least_recall(self, other: float) -> float:
@@ -45,12 +46,13 @@ class Match(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PeerSearch:
-    """One workload against one shape of our cluster. `throughput` and `p99` are ours per Chroma's, round by round."""
+    """One workload against one shape of our cluster. `our_ef_search` None: what our index has learned. `throughput` and `p99` are ours per Chroma's, round by round."""
 
     name: str
     batch: int
     shape: str
     match: Match
+    our_ef_search: int | None
     ef_search: int
     ours: Side
     chroma: Side
@@ -69,7 +71,17 @@ class PeerSearch:
     ) -> "PeerSearch":
         p99 = ratio([one.latency_ms["p99"] for one in ours], [one.latency_ms["p99"] for one in chroma])
         sides = Side.of(ours), Side.of(chroma)
-        return cls(workload.name, workload.batch, shape, match, ef_search, *sides, throughput_ratio(ours, chroma), p99)
+        return cls(
+            workload.name,
+            workload.batch,
+            shape,
+            match,
+            workload.ef_search,
+            ef_search,
+            *sides,
+            throughput_ratio(ours, chroma),
+            p99,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +146,7 @@ def targets(report: PeerReport) -> list[Target]:
 
 def _of_search(one: PeerSearch) -> list[Target]:
     ours, least = one.ours.recall, one.match.least_recall(one.chroma.recall)
-    name = f"{one.name}, {one.match}"
+    name = f"{one.name} on {one.shape}, {one.match}"
     recall = Target(f"{name}: recall", f">= {least:.4f}", f"{ours:.4f}", ours >= least)
     if one.batch > 1:
         return [_at_least(f"{name}: throughput", _BATCHES_RATIO, one.throughput), recall]
@@ -173,8 +185,8 @@ def markdown(report: PeerReport) -> str:
 
 
 def _searches(searches: Sequence[PeerSearch]) -> str:
-    head = ["workload", "cluster", "queries/s", "p50 ms", "p99 ms", "recall", "Chroma q/s", "p50 ms", "p99 ms", "recall",
-            "ef_search", "errors", "others' cores"]  # fmt: skip
+    head = ["workload", "cluster", "queries/s", "p50 ms", "p99 ms", "recall", "ef_search", "Chroma q/s", "p50 ms", "p99 ms",
+            "recall", "ef_search", "errors", "others' cores"]  # fmt: skip
     rows = []
     for one in searches:
         sides = (one.ours, one.chroma)
@@ -185,7 +197,8 @@ def _searches(searches: Sequence[PeerSearch]) -> str:
         ]  # fmt: skip
         errors = " and ".join(str(side.errors) for side in sides)
         elsewhere = max(side.cores_elsewhere.median for side in sides)
-        rows.append([one.name, one.shape, *cells[0], *cells[1], str(one.ef_search), errors, f"{elsewhere:.2f}"])
+        ours, theirs = str(one.our_ef_search or "learned"), str(one.ef_search)
+        rows.append([one.name, one.shape, *cells[0], ours, *cells[1], theirs, errors, f"{elsewhere:.2f}"])
     return columns(head, rows)
 
 

@@ -23,13 +23,15 @@ class Caller(StrEnum):
 @dataclass(frozen=True, slots=True)
 class SearchWorkload:
     """A closed loop: `callers` of them, each sending its next call when the last one is answered. `batch` queries per
-    call; the raw engine beside it gets its queries in the same calls. `oversampling` None: that of the encoding."""
+    call; the raw engine beside it gets its queries in the same calls. `oversampling` None: that of the encoding,
+    `ef_search` None: what the index has learned."""
 
     name: str
     caller: Caller
     callers: int
     batch: int = 1
     oversampling: float | None = None
+    ef_search: int | None = None
 
     @property
     def raw(self) -> str:
