@@ -6,7 +6,7 @@ from kintsugi.ann.binary import Binary
 from kintsugi.ann.casts import CastType, fit_cast
 from kintsugi.ann.elements import F32Matrix, F32Vector, prepare
 from kintsugi.ann.encoding import Coder, Encoding, Fitted, reduced, reduction_errors
-from kintsugi.ann.int8 import calibrate
+from kintsugi.ann.int8 import calibrate, evened
 from kintsugi.ann.oversampling import usual_oversampling
 from kintsugi.ann.recurrent import Recurrent
 from kintsugi.ann.reduction import Prefix, Reduction, fit_components
@@ -39,7 +39,7 @@ def fit(spec: EncodingSpec, metric: Metric, dimension: int, sample: FloatArray, 
     scan = calibrate(metric, centred)
     reduction = _reduction(spec, centred, random)
     elements = reduced(metric, reduction, centred)
-    coder = scan if spec.kind is EncodingKind.I8 and reduction is None else _coder(spec, metric, elements, random)
+    coder = _coder(spec, metric, elements, random)
     return Encoding(
         spec=EncodingSpec(spec.kind, spec.bits, spec.prefix, spec.pca),
         metric=metric,
@@ -75,7 +75,7 @@ def _reduction(spec: EncodingSpec, elements: F32Matrix, random: np.random.Genera
 def _coder(spec: EncodingSpec, metric: Metric, elements: F32Matrix, random: np.random.Generator) -> Coder:
     match spec.kind:
         case EncodingKind.I8:
-            return calibrate(metric, elements)
+            return evened(metric, calibrate(metric, elements), elements)
         case EncodingKind.BINARY:
             return Binary(fit_sign_space(metric, elements, random))
         case EncodingKind.RECURRENT:

@@ -17,17 +17,21 @@ _QUANTILE = {Metric.COSINE: 0.9995, Metric.DOT: 0.99999, Metric.L2: 0.9995}
 LARGEST_CODE = 127.0
 # From so many clipped elements on, a larger sample hardly moves the scale: their number is known to a tenth.
 _AMPLY_CLIPPED = 100
-# On normalised vectors `cos` of the codes corrects what rounding did to their lengths.
+# Of normalised vectors, products of the codes are in the order of their angles where rounding and clipping left all lengths
+# alike, which their spread among a sample tells (deviation over mean). They take two thirds of the time. At 0.006, a search
+# found a 200th less; elsewhere `cos` of the codes corrects what was done to their lengths.
+_EVEN_SPREAD = 0.003
 USEARCH_METRIC = {Metric.COSINE: "cos", Metric.DOT: "ip", Metric.L2: "l2sq"}
 
 Codes = npt.NDArray[np.int8]
 
 
 class Int8(msgspec.Struct, frozen=True, tag="int8"):
-    """Rounds elements times `scale` to -127..127."""
+    """Rounds elements times `scale` to -127..127. `is_even`: the codes of normalised vectors are all about as long."""
 
     dimension: int
     scale: float
+    is_even: bool = False
 
     def __post_init__(self) -> None:
         if self.dimension < 1 or not 0.0 < self.scale < np.inf:
@@ -42,7 +46,7 @@ class Int8(msgspec.Struct, frozen=True, tag="int8"):
         return self.dimension
 
     def usearch_metric(self, metric: Metric) -> str:
-        return USEARCH_METRIC[metric]
+        return USEARCH_METRIC[Metric.DOT if metric is Metric.COSINE and self.is_even else metric]
 
     def codes(self, elements: F32Matrix) -> Codes:
         return _clip(elements * np.float32(self.scale))
@@ -72,6 +76,19 @@ def calibrate(metric: Metric, elements: F32Matrix) -> Int8:
     # Elements near the smallest float would need an infinite scale.
     scale = min(scale, float(np.finfo(np.float32).max) / 1e6)
     return Int8(elements.shape[1], scale)
+
+
+def evened(metric: Metric, int8: Int8, elements: F32Matrix) -> Int8:
+    """For whole codes, whose lengths a sample of the elements tells; those of a part of the elements differ."""
+    is_even = metric is Metric.COSINE and _spread(int8.codes(elements)) <= _EVEN_SPREAD
+    return msgspec.structs.replace(int8, is_even=is_even)
+
+
+def _spread(codes: Codes) -> float:
+    """Of the lengths of codes, relative to their mean."""
+    squares = np.einsum("ij,ij->i", codes, codes, dtype=np.int64)
+    lengths = np.sqrt(squares)
+    return float(lengths.std() / lengths.mean()) if lengths.any() else 0.0
 
 
 def is_ample(metric: Metric, elements: int) -> bool:
