@@ -156,7 +156,9 @@ class Build:
         self._truth = ExactScan(self._model.metric, self._queries, _CHECKED_K)
         stem = self._code_files.stem(self.plan.number)
         encoding = yield from self._fitted(sampled, total)
-        self._index = EncodedIndex.create(encoding, self._parameters, stem, first_row)
+        # Where there is nothing to learn from, there is little to search, too.
+        dtype = self._source.stored_dtype if self.plan.fitted else None
+        self._index = EncodedIndex.create(encoding, self._parameters, stem, first_row, dtype)
         del sample, sampled
         for rows, vectors in self._source.all_vectors(self._model.number):
             old = int(np.searchsorted(rows, self._last_scanned, side="right"))

@@ -23,7 +23,7 @@ import usearch
 
 from kintsugi import failpoints
 from kintsugi.ann import artifact
-from kintsugi.ann.encoded_index import PLANES_DTYPE, EncodedIndex, planes_path, scan_path
+from kintsugi.ann.encoded_index import PLANES_DTYPE, EncodedIndex, planes_path, scan_path, vectors_path
 from kintsugi.ann.encoding import Encoding
 from kintsugi.ann.row_codes import RowCodes, RowCodesIdentity
 from kintsugi.ann.scan_codes import ScanCodes
@@ -75,8 +75,8 @@ class IndexVersion:
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a checkpoint folder holds. `parameters` are those the graph was built with; `scan` and `planes` are the files of
-    codes beside the folder."""
+    """What a checkpoint folder holds. `parameters` are those the graph was built with; `scan`, `planes` and `vectors` are
+    the files of codes and vectors beside the folder; `vectors_dtype` is that of the latter, in numpy's letters."""
 
     format_version: int
     usearch_version: str
@@ -92,6 +92,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seq: int
     digest: str
     index_sha256: str
+    # Checkpoints of earlier builds have none.
+    vectors: RowCodesIdentity | None = None
+    vectors_dtype: str = ""
 
     @property
     def position(self) -> Position:
@@ -213,6 +216,8 @@ class Checkpoints:
             seq=saved.position.seq,
             digest=saved.position.digest.hex(),
             index_sha256=_sha256(saved.folder / _INDEX),
+            vectors=None if index.vectors is None else index.vectors.identity,
+            vectors_dtype="" if index.vectors is None else index.vectors.dtype.str,
         )
 
     def _load(self, folder: Path) -> tuple[IndexVersion, Position]:
@@ -222,7 +227,8 @@ class Checkpoints:
                 raise CheckpointTorn("the index file does not match its checksum")
             encoding = self._load_encoding(folder, manifest)
             graph = VectorIndex.load(folder / _INDEX, encoding, self._parameters, manifest.counters)
-            index = EncodedIndex(graph, self._load_scan(manifest, graph), self._load_planes(manifest))
+            codes = self._load_scan(manifest, graph), self._load_planes(manifest), self._load_vectors(manifest)
+            index = EncodedIndex(graph, *codes)
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointTorn(f"the index cannot be loaded: {error}") from error
         return IndexVersion(manifest.number, index), manifest.position
@@ -245,6 +251,12 @@ class Checkpoints:
             return None
         path = planes_path(self.code_files.stem(manifest.number))
         return RowCodes.open(path, manifest.planes, PLANES_DTYPE, manifest.counters.past_last_row)
+
+    def _load_vectors(self, manifest: Manifest) -> RowCodes | None:
+        if manifest.vectors is None:
+            return None
+        path = vectors_path(self.code_files.stem(manifest.number))
+        return RowCodes.open(path, manifest.vectors, manifest.vectors_dtype, manifest.counters.past_last_row)
 
     def _read_manifest(self, folder: Path) -> Manifest:
         try:

@@ -9,6 +9,7 @@ there may be documents that lack their own vector already. Knows nothing of upgr
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,10 @@ class EffectiveSnapshot:
             present[filled] = True
         return present, own
 
+    @property
+    def seq(self) -> int:
+        return self._reader.seq
+
     def rows_with(self, model: int) -> Matches:
         """The rows that have a vector of their own of the model."""
         return self._reader.rows_with(model)
@@ -84,6 +89,10 @@ class EffectiveSource:
     @property
     def first_row(self) -> int:
         return self._storage.first_row
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any] | None:
+        return self._storage.stored_dtype if self.fallback is None else None
 
     def documents_with_vector(self, model: int) -> int:
         """With a fallback all of them: a document has a vector of one model at least."""

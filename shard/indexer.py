@@ -9,7 +9,8 @@ Invariants:
 2. An index may hold newer vectors than its position tells, never older: rows are read from storage as they are when
    the slice is applied, and applying a slice twice is a no-op.
 3. A new version replaces the old between two slices, so a search never sees a step back.
-4. The thread ends only by `close` or by a failure, which is kept in `failure` and raised to all who wait.
+4. `steady` is told only while the serving index holds exactly what storage holds at a position.
+5. The thread ends only by `close` or by a failure, which is kept in `failure` and raised to all who wait.
 
 Knows nothing of documents' contents, of the log or of RPC.
 """
@@ -34,6 +35,7 @@ from shard.rebuilder import Outside, Rebuilder, Wanted
 from shard.refusals import Refusals
 from shard.seq_waiters import SeqWaiters
 from shard.source import DocumentSource
+from shard.steady import Steady
 from shard.storage_faults import fault_of
 
 _log = logger("indexer")
@@ -89,6 +91,7 @@ class Indexer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name=f"indexer-{model.number}", daemon=True)
         self._position = START
+        self._steady: Steady | None = None
         self.failure: Exception | None = None
 
     @property
@@ -110,6 +113,12 @@ class Indexer:
     def searchable(self) -> Position:
         """Searches see all records up to here."""
         return self._position
+
+    @property
+    def steady(self) -> Steady | None:
+        """The state that the serving index holds exactly; None while it changes or lags. Each change makes a new object: as long
+        as it is the same, the index has not changed."""
+        return self._steady
 
     @property
     def checkpoint_seq(self) -> int:
@@ -241,6 +250,7 @@ class Indexer:
             if rows is not None:
                 assert self._serving is not None
                 self._apply(rows[~self._serving.index.graph.contains(rows)] if missing_only else rows)
+                self._steady = self._steady_at(self._position.seq)
                 return True
             self._again.popleft()
         return False
@@ -249,6 +259,7 @@ class Indexer:
         if not len(rows):
             return
         assert self._serving is not None
+        self._steady = None
         index = self._serving.index
         present, vectors = self._source.vectors(self.model.number, rows)
         current, gone = vectors[present], rows[~present]
@@ -261,7 +272,15 @@ class Indexer:
 
     def _publish(self, position: Position) -> None:
         self._position = position
+        self._steady = self._steady_at(position.seq)
         self._waiters.reached(position.seq)
+
+    def _steady_at(self, seq: int) -> Steady | None:
+        """None while the index lags: it may hold rows as they became later."""
+        if self._serving is None or self._source.stored_dtype is None:
+            return None
+        with self._source.reading() as snapshot:
+            return Steady(seq, self._serving.index) if snapshot.seq == seq else None
 
     # Checkpoints
 

@@ -138,6 +138,11 @@ class Reader:
         self._columns = columns
         self._vector_rows = vector_rows
 
+    @property
+    def seq(self) -> int:
+        """That of the last record in this state."""
+        return self.state().seq
+
     def match(self, condition: Filter) -> Matches:
         """The rows of the documents that fulfil a filter."""
         return self._lookup().match(condition)

@@ -33,6 +33,7 @@ from shard.scoring import PlainScorer
 from shard.search_call import SearchCall
 from shard.search_times import SearchTimes, StageClock
 from shard.source import DocumentSource, DocumentsSnapshot
+from shard.steady import Steady, SteadySnapshot
 
 IsLate = Callable[[], bool]
 
@@ -43,10 +44,18 @@ _SPARE = 16
 
 
 class BatchSearch:
-    """Searches one replica for one model. `crossings` tells whether, and how, documents of another model are searched along."""
+    """Searches one replica for one model. `crossings` tells whether, and how, documents of another model are searched along,
+    `steady` which state the index holds exactly, None for unknown."""
 
-    def __init__(self, source: DocumentSource, model: IndexedModel, crossings: Crossings = no_crossing) -> None:
+    def __init__(
+        self,
+        source: DocumentSource,
+        model: IndexedModel,
+        crossings: Crossings = no_crossing,
+        steady: Callable[[], Steady | None] = lambda: None,
+    ) -> None:
         self._source = source
+        self._steady = steady
         self._model = model
         self._crossings = crossings
         self._cross: CrossBatch | None = None
@@ -59,6 +68,8 @@ class BatchSearch:
         """Asks the index for the queries of calls of one kind. Raises DeadlineExceeded when a search for groups is late,
         Unavailable while there is no index."""
         clock, call, cross = StageClock(), calls[0], self._crossed(calls[0])
+        # Before candidates are found: they must be of the same state.
+        steady = self._steady() if cross is None else None
         queries = joined(calls) if cross is None else cross.queries(calls)
         with self._source.reading() as snapshot:
             parts = None if cross is None else cross.parts(snapshot)
@@ -67,11 +78,24 @@ class BatchSearch:
             asked = self._asked(queries, call, matches, cross, parts, in_order=finder.are_in_order)
             rows, is_short = self._find(finder, asked, is_late)
             searched, found = clock.last, sum(map(len, rows))
-            answers = answer(snapshot, asked, rows, clock)
+            answers = answer(self._with_file(snapshot, steady, serving), asked, rows, clock)
         clock.tell(len(queries), found)
         times = SearchTimes(started, searched, clock.last, len(queries), found)
         answers = replace(answers, short=answers.short | is_short)
         return self._told(_counted(answers, cross, parts), serving.number if serving is not None else 0, times)
+
+    def _with_file(
+        self, snapshot: DocumentsSnapshot, steady: Steady | None, serving: IndexVersion | None
+    ) -> DocumentsSnapshot:
+        """The snapshot, with the vectors of candidates from the index's file where that is known to be right."""
+        if steady is None or serving is None or steady.index is not serving.index:
+            return snapshot
+        vectors, number = steady.index.vectors, self._model.number
+        # An index may hold more: vectors that were projected, of documents that have none of the model.
+        is_exact = len(steady.index) == self._source.documents_with_vector(number)
+        if vectors is None or not is_exact or snapshot.seq != steady.seq:
+            return snapshot
+        return SteadySnapshot(snapshot, number, vectors, lambda: self._steady() is steady)
 
     def widen(self, serving: IndexVersion | None, call: SearchCall, started: float, is_late: IsLate) -> Answers | None:
         """Asks again for more and more candidates, until every query has its hits or it is late. None: the index cannot

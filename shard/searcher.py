@@ -64,7 +64,7 @@ class Searcher:
         self._settings = settings or SearcherSettings()
         self._clock = clock
         self._observe = observe
-        self._batches = BatchSearch(source, indexer.model, crossings)
+        self._batches = BatchSearch(source, indexer.model, crossings, lambda: indexer.steady)
         self._queue = SearchQueue(
             self._settings.max_waiting_queries, self._settings.max_batch_queries, self._settings.retry_delay_s
         )

@@ -6,7 +6,7 @@ consistent state; two calls may see different ones.
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,11 @@ class VectorSource(Protocol):
 class DocumentsSnapshot(VectorSource, Protocol):
     """One consistent state of the documents, for the thread that opened it."""
 
+    @property
+    def seq(self) -> int:
+        """That of the last record in it."""
+        ...
+
     def match(self, condition: Filter) -> Matches:
         """The rows of the documents that fulfil a filter, with vectors or without."""
         ...
@@ -56,6 +61,11 @@ class DocumentSource(VectorSource, Protocol):
     @property
     def first_row(self) -> int:
         """No document has a row below this one, nor will one ever have."""
+        ...
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any] | None:
+        """That of all vectors, which are as they are stored. None while some of them are computed."""
         ...
 
     def documents_with_vector(self, model: int) -> int: ...

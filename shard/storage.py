@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 from pyroaring import BitMap64
 
 from kintsugi.filters.tree import Filter
@@ -169,6 +170,10 @@ class Storage:
 
     def documents_with_vector(self, model: int) -> int:
         return self._state.vectors.get(model, 0)
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        return self._dtype
 
     @property
     def first_row(self) -> int:

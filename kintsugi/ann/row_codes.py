@@ -93,6 +93,10 @@ class RowCodes:
         return self.identity.width
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._dtype
+
+    @property
     def first_row(self) -> int:
         return self.identity.first_row
 

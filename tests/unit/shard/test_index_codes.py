@@ -125,7 +125,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-@pytest.mark.parametrize("kind", ["scan", "planes"])
+@pytest.mark.parametrize("kind", ["scan", "planes", "vectors"])
 async def test_damaged_codes_lead_to_a_build(open_replica, pairs_of, damage, kind):
     """Without its codes a checkpoint is worth nothing: the index is built anew, under another number."""
     replica = open_replica(16)
@@ -133,13 +133,13 @@ async def test_damaged_codes_lead_to_a_build(open_replica, pairs_of, damage, kin
     wanted = parse_name("recurrent-2")
     async with replica.serving(SETTINGS, wanted=wanted):
         pass
-    assert code_files(replica) == ["codes-v00000001.planes", "codes-v00000001.scan"]
+    assert code_files(replica) == [f"codes-v00000001.{one}" for one in ("planes", "scan", "vectors")]
     damage(replica.folder / "index" / f"codes-v00000001.{kind}")
     replica.events.clear()
     async with replica.serving(SETTINGS, wanted=wanted) as (_, searcher):
         assert replica.events[0] == (2, "recurrent-2", "begun")
         await assert_serves_truth(replica, searcher, pairs_of)
-    assert code_files(replica) == ["codes-v00000002.planes", "codes-v00000002.scan"]
+    assert code_files(replica) == [f"codes-v00000002.{one}" for one in ("planes", "scan", "vectors")]
 
 
 async def test_codes_of_retired_versions_are_removed(open_replica, eventually):
@@ -156,8 +156,9 @@ async def test_codes_of_retired_versions_are_removed(open_replica, eventually):
             await replica.caught_up(indexer)
             await eventually(lambda last=last: indexer.checkpoint_seq >= last)
         number = indexer.serving.number
-    expected = [f"codes-v{number:08d}.scan"] if indexer.serving.index.scan is not None else []
-    assert code_files(replica) == expected
+    files = [indexer.serving.index.scan, indexer.serving.index.vectors]
+    kinds = [kind for kind, file in zip(("scan", "vectors"), files, strict=True) if file is not None]
+    assert code_files(replica) == [f"codes-v{number:08d}.{kind}" for kind in kinds]
 
 
 async def test_codes_that_no_checkpoint_names_are_removed_at_the_start(open_replica):
@@ -168,7 +169,7 @@ async def test_codes_that_no_checkpoint_names_are_removed_at_the_start(open_repl
         pass
     (replica.folder / "index" / "codes-v00000009.scan").write_bytes(b"left behind")
     async with replica.serving(SETTINGS) as (indexer, _):
-        assert code_files(replica) == ["codes-v00000001.scan"]
+        assert code_files(replica) == ["codes-v00000001.scan", "codes-v00000001.vectors"]
         assert indexer.serving.number == 1
 
 
