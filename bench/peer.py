@@ -10,6 +10,7 @@
 """
 
 import tempfile
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -43,7 +44,7 @@ from kintsugi.metrics import Metric
 Tell = Callable[[str], None]
 
 # The candidates of a search, from the fewest candidates that can hold k hits.
-BREADTHS = (10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 130, 160, 200, 250, 320, 400, 500, 640, 800)
+BREADTHS = tuple(round(10 * 1.1**step) for step in range(47))
 
 _COLLECTION = "bench"
 
@@ -173,10 +174,10 @@ def _compared(
 
 def _narrowest(run: _Run, whose: str, wanted: float, found: Callable[[int], IdMatrix]) -> tuple[int, float]:
     """The fewest candidates for this recall, or the most there ever are when it is never reached; and the recall."""
-    for breadth in BREADTHS:
-        reached = recall(found(breadth), run.dataset.truth)
-        if reached >= wanted:
-            break
+    first = bisect_left(BREADTHS, wanted, key=lambda breadth: recall(found(breadth), run.dataset.truth))
+    breadth = BREADTHS[min(first, len(BREADTHS) - 1)]
+    # Once more, whatever was tried last: it is what goes on to be used.
+    reached = recall(found(breadth), run.dataset.truth)
     run.tell(f"recall {wanted:.4f} wanted, {whose} {reached:.4f} with ef_search {breadth}")
     return breadth, reached
 

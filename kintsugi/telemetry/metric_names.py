@@ -199,7 +199,7 @@ INDEX_MEMORY_BYTES = _gauge(
 INDEX_MAPPED_BYTES = _gauge(
     On.SHARD,
     "kintsugi_index_mapped_bytes",
-    "disk of the memory-mapped codes of the serving index, which the kernel may drop from memory",
+    "disk of the memory-mapped codes and vectors of the serving index, which the kernel may drop from memory",
     *_REPLICA,
 )
 INDEX_VERSION = _gauge(
