@@ -38,7 +38,7 @@ class AsyncSearches:
         the best documents of the k best groups. While the collection is upgraded, the vector may be a dict of one vector per
         model name: see Upgrade.query_vectors.
 
-        Searches that start together, such as those of one asyncio.gather, share a call.
+        Searches that start together, such as those of one asyncio.gather, share a call, or two when they are many.
         Raises Unavailable naming a shard that cannot answer, unless min_coverage allows to leave it out."""
         check_options("search", options, SearchOptions)
         named = arrays.query_vectors(vector, options.get("model", ""))
