@@ -46,7 +46,8 @@ class Match(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PeerSearch:
-    """One workload against one shape of our cluster. `our_ef_search` None: what our index has learned. `throughput` and `p99` are ours per Chroma's, round by round."""
+    """One workload against one shape of our cluster. `our_ef_search` None: what our index has learned. `throughput` and `p99` are
+    ours per Chroma's, round by round."""
 
     name: str
     batch: int

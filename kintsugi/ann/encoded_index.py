@@ -103,8 +103,7 @@ class EncodedIndex:
     @property
     def mapped_bytes(self) -> int:
         """What its scan codes and vectors take on the disk, and in the page cache when that has room."""
-        files = (None if self.scan is None else self.scan.codes, self.vectors)
-        return sum(codes.disk_bytes for codes in files if codes is not None)
+        return sum(codes.disk_bytes for codes in self._files() if codes is not self.planes)
 
     def add(self, rows: Rows, vectors: FloatArray) -> None:
         """Adds rows, replacing those that are there. `rows` holds no duplicates. OSError when the disk is full: the

@@ -39,7 +39,8 @@ def fit(spec: EncodingSpec, metric: Metric, dimension: int, sample: FloatArray, 
     scan = calibrate(metric, centred)
     reduction = _reduction(spec, centred, random)
     elements = reduced(metric, reduction, centred)
-    coder = _coder(spec, metric, elements, random)
+    is_scan = spec.kind is EncodingKind.I8 and reduction is None
+    coder = evened(metric, scan, elements) if is_scan else _coder(spec, metric, elements, random)
     return Encoding(
         spec=EncodingSpec(spec.kind, spec.bits, spec.prefix, spec.pca),
         metric=metric,

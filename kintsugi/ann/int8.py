@@ -18,8 +18,8 @@ LARGEST_CODE = 127.0
 # From so many clipped elements on, a larger sample hardly moves the scale: their number is known to a tenth.
 _AMPLY_CLIPPED = 100
 # Of normalised vectors, products of the codes are in the order of their angles where rounding and clipping left all lengths
-# alike, which their spread among a sample tells (deviation over mean). They take two thirds of the time. At 0.006, a search
-# found a 200th less; elsewhere `cos` of the codes corrects what was done to their lengths.
+# alike, which their spread among a sample tells (deviation over mean), and take less time. Where lengths differ more, searches
+# found less: there `cos` of the codes corrects what was done to them.
 _EVEN_SPREAD = 0.003
 USEARCH_METRIC = {Metric.COSINE: "cos", Metric.DOT: "ip", Metric.L2: "l2sq"}
 
