@@ -16,7 +16,8 @@ def table(report: Report) -> str:
         parts.append(
             f"ingest until searchable: {ingest.cluster_per_s.median:,.0f} vectors/s, "
             f"raw add {ingest.raw_per_s.median:,.0f}/s, ratio {_ratio(ingest.of_raw)}; "
-            f"others used {ingest.cores_elsewhere:.2f} cores meanwhile"
+            f"others used {ingest.cores_elsewhere:.2f} cores meanwhile\n"
+            f"processor time per vector, us: {', '.join(f'{name} {us:.0f}' for name, us in ingest.cpu_us.items())}"
         )
     if report.searches:
         parts += [_searches(report.searches), _disturbance(report.searches), _cpu(report.searches)]

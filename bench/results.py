@@ -106,7 +106,8 @@ class HopsResult:
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """Vectors per second until all were searchable, and into the raw indexes. `cores_elsewhere`: see recorder.Load."""
+    """Vectors per second until all were searchable, and into the raw indexes. `cores_elsewhere`: see recorder.Load.
+    `cpu_us`: processor time per vector, by process, in microseconds."""
 
     vectors: int
     cluster_per_s: Spread
@@ -114,6 +115,7 @@ class IngestResult:
     of_raw: Spread
     settled_after_s: float
     cores_elsewhere: float
+    cpu_us: dict[str, float]
 
 
 @dataclass(slots=True)

@@ -106,6 +106,7 @@ def _ingest(run: _Run) -> IngestResult:
     ours: list[float] = []
     theirs: list[float] = []
     disturbed: list[float] = []
+    cpu_us: dict[str, list[float]] = defaultdict(list)
     for number in range(run.settings.ingest_rounds):
         run.tell(f"ingest, round {number + 1} of {run.settings.ingest_rounds}")
         if number:
@@ -116,10 +117,20 @@ def _ingest(run: _Run) -> IngestResult:
         seconds = run.client.call(LoadClient.ingest, str(run.dataset.vectors_path), _COLLECTION)
         ours.append(count / seconds)
         disturbed.append(meter.seconds_elsewhere() / seconds)
+        for name, spent in meter.seconds().items():
+            cpu_us[name].append(1e6 * spent / count)
         settled_s = run.cluster.settle()
         theirs.append(count / run.raw.build())
         run.tell(f"  cluster {ours[-1]:,.0f}/s, raw {theirs[-1]:,.0f}/s, settled after {settled_s:.0f} s")
-    return IngestResult(count, spread(ours), spread(theirs), ratio(ours, theirs), settled_s, max(disturbed))
+    return IngestResult(
+        vectors=count,
+        cluster_per_s=spread(ours),
+        raw_per_s=spread(theirs),
+        of_raw=ratio(ours, theirs),
+        settled_after_s=settled_s,
+        cores_elsewhere=max(disturbed),
+        cpu_us={name: spread(rounds).median for name, rounds in cpu_us.items()},
+    )
 
 
 def _search(run: _Run) -> tuple[list[SearchResult], dict[str, HopsResult]]:

@@ -60,7 +60,7 @@ class GroupCommit:
     async def append(self, key: ShardKey, request: AppendRequest, deadline: Deadline) -> AppendResult:
         """Where the request stands in the log. A DeadlineExceeded with the reason NOT_WRITTEN or OUTCOME_UNKNOWN tells
         whether it was still waiting."""
-        size = sum(map(len, request.payloads))
+        size = request.size
         if self._pending_bytes + size > self._limits.pending_bytes:
             raise ResourceExhausted(
                 f"{self._pending_bytes} bytes of writes wait for the log, {size} more would exceed "
@@ -101,11 +101,11 @@ class GroupCommit:
 
     def _next_group(self, queue: deque[_Pending]) -> list[_Pending]:
         group = [queue.popleft()]
-        documents, size = len(group[0].request.payloads), group[0].size
+        documents, size = group[0].request.records, group[0].size
         # A request id names one key of the script: its repetition goes into a later group.
         request_ids = {group[0].request.request_id}
         while queue:
-            documents += len(queue[0].request.payloads)
+            documents += queue[0].request.records
             size += queue[0].size
             request_id = queue[0].request.request_id
             if documents > self._limits.documents or size > self._limits.bytes or request_id in request_ids:
@@ -117,7 +117,7 @@ class GroupCommit:
     async def _write(self, key: ShardKey, group: Sequence[_Pending]) -> None:
         # The call may last as long as its most patient request; each waiter watches its own deadline.
         deadline = max((pending.deadline for pending in group), key=lambda deadline: deadline.at)
-        _GROUP_DOCUMENTS.observe(sum(len(pending.request.payloads) for pending in group))
+        _GROUP_DOCUMENTS.observe(sum(pending.request.records for pending in group))
         started = time.perf_counter()
         try:
             outcomes = await self._append_group(key, [pending.request for pending in group], deadline)

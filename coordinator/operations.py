@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from kintsugi.log import records
+from kintsugi.log.payload import Payload
 from kintsugi.registry.records import Collection
 
 # Collection uid and shard number.
@@ -50,8 +51,8 @@ class Part:
     def content(self) -> bytes:
         return records.content_digest(operation.body for operation in self.operations)
 
-    def payloads(self, written_at_us: int) -> list[bytes]:
-        return [records.stamp(operation.body, written_at_us) for operation in self.operations]
+    def payloads(self, written_at_us: int) -> list[Payload]:
+        return records.pack([records.stamp(operation.body, written_at_us) for operation in self.operations])
 
 
 @dataclass(frozen=True, slots=True)

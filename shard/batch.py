@@ -37,9 +37,8 @@ class Batch:
         # Embed records that came too late for their document.
         self.stale = 0
         self.journal: Pairs = []
-        self.tail: Pairs = []
 
-    def add(self, change: Change, payload: bytes, epoch: int, digest: bytes) -> None:
+    def add(self, change: Change, epoch: int, digest: bytes) -> None:
         """Plans one change, the successor of the one before."""
         current = self._current(change.id)
         version = None if current is None else current.version
@@ -55,10 +54,8 @@ class Batch:
         if change.operation is Operation.EMBED and len(change.vectors) == 1:
             (model,) = change.vectors
             row |= model << JOURNAL_MODEL_SHIFT
-        key = number(change.seq)
         entry = JOURNAL.pack(change.operation, decision.outcome, epoch, row, decision.version, digest)
-        self.journal.append((key, entry))
-        self.tail.append((key, digest + payload))
+        self.journal.append((number(change.seq), entry))
 
     def documents(self) -> dict[bytes, bytes | None]:
         """The changed documents, by row."""

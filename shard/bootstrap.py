@@ -20,6 +20,7 @@ from kintsugi.durable import DISK, publish_file
 from kintsugi.errors import KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.positions import LogPositions
+from kintsugi.log.records import unpack
 from kintsugi.telemetry import LogEvent, logger
 from shard.membership import Membership
 from shard.peers import Peers
@@ -126,10 +127,11 @@ def _write_tail(path: Path, storage: Storage, first: int, last: int) -> int:
     records = 0
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w") as file:
-        for seq, payload, digest in storage.tail(first, last) if storage.tail_first_seq else ():
-            line = {"seq": seq, "digest": digest.hex(), "record": base64.b64encode(payload).decode()}
-            file.write(json.dumps(line) + "\n")
-            records += 1
+        for entry in storage.tail(first, last) if storage.tail_first_seq else ():
+            for seq, record in enumerate(unpack(entry.payload.data), entry.first_seq):
+                line = {"seq": seq, "digest": entry.digest.hex(), "record": base64.b64encode(record).decode()}
+                file.write(json.dumps(line) + "\n")
+                records += 1
     publish_file(temporary, path)
     return records
 

@@ -13,6 +13,7 @@ from kintsugi.ids import MAX_TEXT_BYTES
 from kintsugi.internal.v1 import log_pb2
 from kintsugi.log import records
 from kintsugi.log.faults import RecordUnreadable, UnknownModel
+from kintsugi.log.read import LogEntry
 from shard.outcomes import Condition, Operation
 
 _INTEGER_ID_BYTES: Final = 9
@@ -39,6 +40,19 @@ class Change:
     attributes: bytes
     text: bytes
     vectors: dict[int, bytes]
+
+
+def parse_entry(entry: LogEntry, vector_bytes: Mapping[int, int], retired: Set[int] = frozenset[int]()) -> list[Change]:
+    """Parses the records of an entry; see parse."""
+    if entry.records == 1:
+        return [parse(entry.seq, entry.payload, vector_bytes, retired)]
+    try:
+        found = records.unpack(entry.payload)
+    except RecordUnreadable as error:
+        raise RecordUnreadable(f"entry {entry.seq}: {error}") from error
+    if len(found) != entry.records:
+        raise RecordUnreadable(f"entry {entry.seq} has {len(found)} records, its log says {entry.records}")
+    return [parse(seq, record, vector_bytes, retired) for seq, record in enumerate(found, entry.first_seq)]
 
 
 def parse(seq: int, payload: bytes, vector_bytes: Mapping[int, int], retired: Set[int] = frozenset[int]()) -> Change:

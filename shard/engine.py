@@ -265,7 +265,7 @@ class Engine:
         started = time.perf_counter()
         position = self.storage.apply(entries)
         _APPLY_SECONDS.observe(time.perf_counter() - started)
-        _REPLAYED.inc(len(entries))
+        _REPLAYED.inc(sum(entry.records for entry in entries))
         self.progress.applied_at = time.monotonic()
         failpoints.hit("replay.after_commit")
         self.durable.reached(position.seq)

@@ -30,6 +30,8 @@ _MAX_READERS = 512
 MIGRATIONS: Mapping[int, Callable[[Any, Any], None]] = {
     # The attribute index is new and empty; Storage.open fills it.
     1: lambda txn, meta: txn.put(META_ATTRIBUTES, number(0), db=meta),
+    # The tail may hold entries of several records from now on.
+    2: lambda _txn, _meta: None,
 }
 
 

@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kintsugi.position import Position
-from shard.layout import DIGEST_BYTES, JOURNAL, JOURNAL_DTYPE, JOURNAL_MODEL_SHIFT, number
+from shard.layout import JOURNAL, JOURNAL_DTYPE, JOURNAL_MODEL_SHIFT, number
 from shard.outcomes import Operation, Outcome
-from shard.storage_faults import JournalTrimmed, StorageCorrupt
+from shard.storage_faults import JournalTrimmed
 
 Rows = npt.NDArray[np.uint64]
-TailEntry = tuple[int, bytes, bytes]
 
 _NO_ROWS: Rows = np.empty(0, dtype=np.uint64)
 
@@ -94,24 +93,6 @@ def outcomes(txn: Any, journal: Any, first: int, last: int) -> list[tuple[Outcom
         _, outcome, _, _, version, _ = JOURNAL.unpack(value)
         found.append((Outcome(outcome), version))
     return found
-
-
-def tail_entries(txn: Any, tail: Any, first: int, last: int, max_bytes: int) -> list[TailEntry]:
-    """The raw records from `first` on, up to `last` or about `max_bytes`; at least one. JournalTrimmed when there is none."""
-    entries: list[TailEntry] = []
-    cursor = txn.cursor(tail)
-    size = 0
-    if not cursor.set_key(number(first)):
-        raise JournalTrimmed(f"tail begins at {first_seq(txn, tail)}, does not hold {first}")
-    for key, value in cursor.iternext():
-        seq = int.from_bytes(key, "big")
-        if seq > last or size >= max_bytes:
-            break
-        if seq != first + len(entries):
-            raise StorageCorrupt(f"tail holds {seq} where {first + len(entries)} must be")
-        entries.append((seq, bytes(value[DIGEST_BYTES:]), bytes(value[:DIGEST_BYTES])))
-        size += len(value)
-    return entries
 
 
 def delete_below(txn: Any, database: Any, seq: int, limit: int) -> int:

@@ -5,7 +5,7 @@
     documents  row -> header, models, id, attributes, text
     vectors    model, row -> elements
     journal    seq -> operation, outcome, epoch, row, version, digest       followed by index builds
-    tail       seq -> digest, record as it stood in the log                 what recovery appends again
+    tail       seq of the last record -> digest, entry of the log           what recovery appends again
     names, postings, numbers: the attribute index, see attributes/layout.py
 
 Numbers are big-endian, so that bytewise order is numeric order. Vectors and documents are apart because a value above
@@ -26,7 +26,7 @@ import numpy as np
 from kintsugi.position import START, Position
 from shard.storage_faults import StorageCorrupt
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 
 MAX_KEY_BYTES: Final = 511
 _MARK_BYTES: Final = 3

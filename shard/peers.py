@@ -84,13 +84,13 @@ class Peers:
 
     async def tail(
         self, member: str, replica: shard_pb2.ReplicaRef, first: int, last: int
-    ) -> AsyncIterator[shard_pb2.TailRecord]:
-        """The raw records `first` to `last` of a peer, in order."""
+    ) -> AsyncIterator[shard_pb2.TailEntry]:
+        """The log entries of a peer that hold the records `first` to `last`, in order."""
         request = shard_pb2.ReadTailRequest(replica=replica, from_seq=first, to_seq=last)
         stub = self.stub(member)
         with grpc_errors():
-            async for record in _flowing(stub.ReadTail(request), TAIL_STALL_S, f"tail of {member}"):
-                yield record
+            async for entry in _flowing(stub.ReadTail(request), TAIL_STALL_S, f"tail of {member}"):
+                yield entry
 
     async def snapshot(self, member: str, replica: shard_pb2.ReplicaRef) -> AsyncIterator[shard_pb2.SnapshotChunk]:
         """A copy of a peer's database, in pieces."""

@@ -26,6 +26,7 @@ from kintsugi.cancelling import end
 from kintsugi.errors import FailedPrecondition, KintsugiError, Unavailable
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log.faults import LogFault
+from kintsugi.log.payload import Payload
 from kintsugi.log.restore import LogRestorer
 from kintsugi.position import Position
 from kintsugi.registry import replicas
@@ -280,15 +281,17 @@ class Guardian:
         base = Position(epoch, plan.base.seq, plan.base.digest)
         holds = {follower.member: follower.position.seq for follower in plan.followers}
         await self._restorer.begin(uid, number, incarnation, epoch, base=base, positions=holds)
-        chunk: list[tuple[int, bytes, bytes]] = []
+        chunk: list[tuple[int, Payload, bytes]] = []
+        records = 0
         if plan.leader.position.seq > base.seq:
             tail = self._peers.tail(plan.leader.member, _ref(shard), base.seq + 1, plan.leader.position.seq)
-            async for record in tail:
-                chunk.append((record.seq, record.payload, record.digest))
-                if len(chunk) >= CHUNK_RECORDS:
+            async for entry in tail:
+                chunk.append((entry.seq, Payload(entry.payload, entry.records), entry.digest))
+                records += entry.records
+                if records >= CHUNK_RECORDS:
                     await self._restorer.append(uid, number, incarnation, epoch, chunk)
                     failpoints.hit("recovery.mid_log")
-                    chunk = []
+                    chunk, records = [], 0
         if chunk:
             await self._restorer.append(uid, number, incarnation, epoch, chunk)
         head = Position(epoch, plan.leader.position.seq, plan.leader.position.digest)

@@ -35,7 +35,9 @@ from shard.surroundings import Surroundings
 
 _log = logger("replay")
 
+# About as many records as a batch should have: entries are asked for, and hold few or many of them.
 BATCH_RECORDS = 512
+_FIRST_READ_ENTRIES = 16
 QUIET_MS = 1000
 PAUSE_S = 0.25
 REPORT_INTERVAL_S = 0.2
@@ -72,7 +74,7 @@ class Replay:
         self._reader = around.reader(replica.collection_uid, replica.shard)
         self._clock = clock
         self._reported_at = float("-inf")
-        self._read_records = BATCH_RECORDS
+        self._read_entries = _FIRST_READ_ENTRIES
         self._last_problem = ""
         # Why the way on is the one that `run` returned, for people.
         self.reason = ""
@@ -160,14 +162,14 @@ class Replay:
         upcoming = self._read_on(shard, self._target.position.seq)
         try:
             while self._still_open(shard):
-                entries = await upcoming
+                entries, is_full = await upcoming
                 if not entries:
                     await self._near_head(shard)
                 upcoming = self._read_on(shard, entries[-1].seq if entries else self._target.position.seq)
                 if entries:
                     await self._target.apply(entries)
                     await self._report(shard, force=False)
-                    if len(entries) < BATCH_RECORDS and not self._is_in_place():
+                    if not is_full and not self._is_in_place():
                         await self._near_head(shard)
         finally:
             await end([upcoming])
@@ -200,24 +202,24 @@ class Replay:
                 head = await self._verify(shard, ask_peers=False)  # tells what is wrong
                 raise LogGap(f"the log, now from {head.first_seq} on, did not wait for the replica, which was at {seq}")
 
-    def _read_on(self, shard: Shard, after_seq: int) -> "asyncio.Task[list[LogEntry]]":
+    def _read_on(self, shard: Shard, after_seq: int) -> "asyncio.Task[tuple[list[LogEntry], bool]]":
         return asyncio.create_task(self._read(shard, after_seq))
 
-    async def _read(self, shard: Shard, after_seq: int) -> list[LogEntry]:
-        """Unavailable when it took too long: a process that stood still finds the answer of the old server, and the next
-        read would silently go to another one."""
+    async def _read(self, shard: Shard, after_seq: int) -> tuple[list[LogEntry], bool]:
+        """The next entries, and whether there may be more of them already. Unavailable when it took too long: a process that
+        stood still finds the answer of the old server, and the next read would silently go to another one."""
         block_ms = QUIET_MS if self.settled.is_set() else 50
-        asked_at, count = self._clock(), self._read_records
+        asked_at, count = self._clock(), self._read_entries
+        entries: list[LogEntry] = []
         try:
             entries = await self._reader.read(shard.epoch, after_seq, count, block_ms)
         finally:
             took_s = self._clock() - asked_at
             is_late = took_s > block_ms / 1000 + STOOD_STILL_S
-            # Large records on a slow way would be late again and again: they are asked for in smaller pieces.
-            self._read_records = max(count // 4, 1) if is_late else min(2 * count, BATCH_RECORDS)
+            self._read_entries = _next_count(count, entries, is_late=is_late)
         if is_late:
             raise Unavailable(f"reading the log took {took_s:.1f} s, it must be judged anew", reason="STOOD_STILL")
-        return entries
+        return entries, len(entries) == count
 
     def _is_open(self) -> bool:
         shard = self._shard()
@@ -268,3 +270,14 @@ class Replay:
 
     def _names(self) -> dict[str, object]:
         return {"collection_uid": self._replica.collection_uid, "shard": self._replica.shard}
+
+
+def _next_count(count: int, entries: Sequence[LogEntry], *, is_late: bool) -> int:
+    """How many entries to ask for after these, when `count` were asked for."""
+    records = sum(entry.records for entry in entries)
+    if is_late:
+        # Large entries on a slow way would be late again and again.
+        count //= 4
+    elif records > BATCH_RECORDS or len(entries) == count:
+        count = min(2 * count, len(entries) * BATCH_RECORDS // records)
+    return min(max(count, 1), BATCH_RECORDS)

@@ -168,15 +168,17 @@ class ShardService(ShardServicer):
 
     async def ReadTail(
         self, request: shard_pb2.ReadTailRequest, context: Context
-    ) -> AsyncIterator[shard_pb2.TailRecord]:
+    ) -> AsyncIterator[shard_pb2.TailEntry]:
         storage = self._host.replica(request.replica).engine.storage
         first = request.from_seq
         while first <= request.to_seq:
             last = min(first + TAIL_CHUNK_RECORDS - 1, request.to_seq)
-            records = await asyncio.to_thread(list, storage.tail(first, last))
-            for seq, payload, digest in records:
-                yield shard_pb2.TailRecord(seq=seq, payload=payload, digest=digest)
-            first = last + 1
+            entries = await asyncio.to_thread(list, storage.tail(first, last))
+            for seq, payload, digest in entries:
+                yield shard_pb2.TailEntry(seq=seq, payload=payload.data, digest=digest, records=payload.records)
+            if not entries:  # the replica does not reach that far
+                return
+            first = entries[-1].seq + 1
 
     async def Snapshot(
         self, request: shard_pb2.SnapshotRequest, context: Context

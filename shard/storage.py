@@ -29,21 +29,22 @@ from kintsugi.log.faults import LogForked
 from kintsugi.log.read import LogEntry, verify_next
 from kintsugi.metrics import FloatArray, StoredType
 from kintsugi.position import Position
-from shard import journal
+from shard import journal, tail
 from shard.attributes import upgrade
 from shard.attributes.changes import AttributeChanges
 from shard.attributes.columns import NumberColumns
 from shard.attributes.lookup import Matches
 from shard.attributes.writing import write_changes, write_sorted
 from shard.batch import Batch
-from shard.change import Change, parse
+from shard.change import Change, parse_entry
 from shard.environment import META_STATE, Environment, open_environment
 from shard.fair_lock import FairLock
-from shard.journal import JournalSlice, Rows, TailEntry
+from shard.journal import JournalSlice, Rows
 from shard.layout import State, encode_state, id_key, number
 from shard.outcomes import Outcome
 from shard.reader import NOTHING, Fields, HitColumns, Mask, Page, Reader, StoredDocument, find_document
 from shard.storage_faults import EpochFenced, StorageFault, StorageFull, faults_mapped
+from shard.tail import TailEntry
 from shard.vector_removal import Removed, remove_some
 from shard.vector_rows import Change as VectorChange
 from shard.vector_rows import VectorRows
@@ -210,7 +211,7 @@ class Storage:
         with self._write_lock:
             fresh = self._verified(entries)
             if fresh:
-                changes = [parse(entry.seq, entry.payload, self._vector_bytes, self._retired) for entry in fresh]
+                changes = [parse_entry(entry, self._vector_bytes, self._retired) for entry in fresh]
                 self._write_batch(fresh, changes)
             return self._state.position
 
@@ -322,16 +323,16 @@ class Storage:
     def tail_first_seq(self) -> int:
         """The first record that tail() can give, 0 when there is none."""
         with self._transaction() as txn:
-            return journal.first_seq(txn, self._databases.tail)
+            return tail.first_seq(txn, self._databases.tail)
 
     def tail(self, first: int, last: int) -> Iterator[TailEntry]:
-        """The records (seq, payload, digest) from `first` to `last` as they stood in the log, as far as the replica
-        has them. JournalTrimmed when the first is no longer kept."""
+        """The entries of the log that hold the records from `first` to `last`, as far as the replica has them.
+        JournalTrimmed when the first record is no longer kept."""
         while first <= min(last, self._state.seq):
             with self._transaction() as txn:
-                entries = journal.tail_entries(txn, self._databases.tail, first, last, _TAIL_BYTES)
+                entries = tail.entries(txn, self._databases.tail, first, last, _TAIL_BYTES)
             yield from entries
-            first = entries[-1][0] + 1
+            first = entries[-1].seq + 1
 
     def copy_to(self, path: Path) -> None:
         """Writes a compact, consistent copy into the folder `path`, while reads and writes go on. Not synced."""
@@ -358,14 +359,16 @@ class Storage:
             fresh.append(entry)
         return fresh
 
-    def _write_batch(self, entries: Sequence[LogEntry], changes: Sequence[Change]) -> None:
+    def _write_batch(self, entries: Sequence[LogEntry], changes: Sequence[Sequence[Change]]) -> None:
         with self._memory_kept_right(), self._write_transaction() as txn:
             used_before = self._environment.used_bytes(txn)
             batch = Batch(lambda encoded: find_document(txn, self._databases, encoded), self._state.next_row)
-            for entry, change in zip(entries, changes, strict=True):
-                batch.add(change, entry.payload, entry.epoch, entry.digest)
+            for entry, of_entry in zip(entries, changes, strict=True):
+                for change in of_entry:
+                    batch.add(change, entry.epoch, entry.digest)
             attributes = AttributeChanges.of(batch.attributes())
             self._write_planned(txn, batch)
+            self._write_tail(txn, entries)
             written = write_changes(txn, self._databases, attributes, self._state.next_attribute)
             state = self._state_after(batch, entries[-1], written.next_number)
             self._put_state(txn, state)
@@ -391,7 +394,10 @@ class Storage:
         write_sorted(txn, self._databases.documents, documents)
         write_sorted(txn, self._databases.vectors, batch.vectors)
         txn.cursor(self._databases.journal).putmulti(batch.journal, append=True)
-        txn.cursor(self._databases.tail).putmulti(batch.tail, append=True)
+
+    def _write_tail(self, txn: Any, entries: Sequence[LogEntry]) -> None:
+        items = [(number(entry.seq), entry.digest + entry.payload) for entry in entries]
+        txn.cursor(self._databases.tail).putmulti(items, append=True)
 
     def _state_after(self, batch: Batch, last: LogEntry, next_attribute: int) -> State:
         before = self._state.vectors

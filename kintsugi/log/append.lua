@@ -1,7 +1,8 @@
 -- Appends a group of requests. KEYS: head, log, positions, then one key per request.
 -- ARGV: incarnation, epoch, floor seq, floor digest, byte bound, milliseconds to remember request ids, number of
 -- requests, server life that the floor was learnt in (empty: any); then per request: request id, content digest, registry
--- revision it was checked against (empty: does not matter), number of payloads, and per payload its SHA-1 and itself.
+-- revision it was checked against (empty: does not matter), number of payloads, and per payload the number of its
+-- records, its SHA-1 and itself.
 -- Replies {refusal, detail} or {'OK', one reply per request}.
 
 -- Every replica can still find the entry at its own position: the trim keeps the lowest one itself.
@@ -97,14 +98,15 @@ for request = 1, tonumber(ARGV[7]) do
   if not reply then
     local size = 0
     for i = 1, payloads do
-      size = size + #ARGV[cursor + 3 + 2 * i] + ENTRY_OVERHEAD_BYTES
+      size = size + #ARGV[cursor + 3 + 3 * i] + ENTRY_OVERHEAD_BYTES
     end
     if kept + size > max_bytes then
       reply = {'FULL', decimal(kept), decimal(size)}
     else
       local first_seq = head.seq + 1
       for i = 1, payloads do
-        add_entry(head, ARGV[cursor + 3 + 2 * i], ARGV[cursor + 2 + 2 * i], request_id)
+        local at = cursor + 3 + 3 * i
+        add_entry(head, ARGV[at], ARGV[at - 1], request_id, tonumber(ARGV[at - 2]))
       end
       kept = kept + size
       written = true
@@ -114,7 +116,7 @@ for request = 1, tonumber(ARGV[7]) do
     end
   end
   replies[request] = reply
-  cursor = cursor + 4 + 2 * payloads
+  cursor = cursor + 4 + 3 * payloads
 end
 
 if written then

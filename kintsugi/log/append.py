@@ -1,7 +1,7 @@
 """Appends to the logs of shards: many requests in one script call per log.
 
 Guarantees
-  1. A request is appended whole or not at all, with contiguous sequence numbers, once per request id for ten minutes:
+  1. A request is appended whole or not at all, as entries of its own with contiguous sequence numbers, once per request id for ten minutes:
      whoever repeats it with the same content gets the original numbers, unless recovery discarded them.
   2. Nothing is appended to a log of another incarnation or epoch, one that is missing or being restored, or one that
      lost entries: it ends before the floor, has another entry there, or does not end where its head says. A floor that
@@ -41,6 +41,7 @@ from kintsugi.errors import (
 )
 from kintsugi.keys import Keys
 from kintsugi.log.chain import payload_digest
+from kintsugi.log.payload import Payload
 from kintsugi.log.scripts import log_script, shard_keys
 from kintsugi.position import Position
 from kintsugi.redis_client import REDIS_EXCEPTIONS, RedisClient, redis_errors
@@ -91,9 +92,18 @@ class AppendRequest:
     that it was checked against, None when no change of the registry matters to it."""
 
     request_id: str
-    payloads: Sequence[bytes]
+    payloads: Sequence[Payload]
     content: bytes = b""
     revision: int | None = None
+
+    @property
+    def records(self) -> int:
+        return sum(payload.records for payload in self.payloads)
+
+    @property
+    def size(self) -> int:
+        """Of its payloads, in bytes."""
+        return sum(len(payload.data) for payload in self.payloads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +237,12 @@ class LogWriter:
         for request in requests:
             if not request.payloads:
                 raise InvalidArgument("payloads", "is empty", "must have at least one")
-            digests = [payload_digest(payload) for payload in request.payloads]
+            digests = [payload_digest(payload.data) for payload in request.payloads]
             content = request.content or sha1(b"".join(digests), usedforsecurity=False).digest()
             revision = "" if request.revision is None else request.revision
             args += [request.request_id, content, revision, len(digests)]
             for digest, payload in zip(digests, request.payloads, strict=True):
-                args += [digest, payload]
+                args += [payload.records, digest, payload.data]
         return args
 
 

@@ -1,7 +1,8 @@
 """The digest chain over a log: whoever holds the same digest at the same sequence number holds the same history.
 
-digest_n = sha1(digest_{n-1} || decimal n || sha1(payload_n)), raw; digest_0 is empty. It does not depend on the epoch, so
-a restored log continues it. It detects loss and replacement, not forgery. chain.lua computes the same.
+The digest of an entry is sha1(digest of the entry before || decimal seq || sha1(payload)), raw, where seq is that of its
+last record; before the first it is empty. All records of an entry share its digest. It does not depend on the epoch, so a
+restored log continues it. It detects loss and replacement, not forgery. chain.lua computes the same.
 """
 
 from hashlib import sha1
@@ -14,5 +15,5 @@ def payload_digest(payload: bytes) -> bytes:
 
 
 def extend(digest: bytes, seq: int, payload: bytes) -> bytes:
-    """The digest after the entry `seq`, given the one before it."""
+    """The digest of the entry that ends with the record `seq`, given that of the entry before."""
     return sha1(b"%b%d%b" % (digest, seq, payload_digest(payload)), usedforsecurity=False).digest()

@@ -2,8 +2,9 @@
 -- The head is a hash: incarnation, epoch, state (open or restoring), seq and digest of the last entry, bytes ever
 -- appended in this epoch, base_seq and base_digest of what came before the stream's first entry, and fence, the least
 -- registry revision that the writer of a request must know (absent: any).
--- An entry has the id epoch-seq and, in this order, the fields p (payload), d (digest), b (bytes appended before it
--- in this epoch), r (request id).
+-- An entry has the id epoch-seq, of its last record, and, in this order, the fields p (payload), d (digest), b (bytes
+-- appended before it in this epoch), r (request id), n (number of its records; entries of earlier releases lack it and
+-- have one).
 
 -- What an entry costs beyond its payload: its id, digest, request id and the stream's own framing.
 local ENTRY_OVERHEAD_BYTES = 128
@@ -32,7 +33,8 @@ local function parse_entry(found)
     return nil
   end
   local fields = found[1][2]
-  return {seq = tonumber(string.match(found[1][1], '%-(%d+)$')), id = found[1][1], digest = fields[4],
+  local seq = tonumber(string.match(found[1][1], '%-(%d+)$'))
+  return {seq = seq, first_seq = seq + 1 - tonumber(fields[10] or 1), id = found[1][1], digest = fields[4],
     bytes_before = tonumber(fields[6])}
 end
 
@@ -40,7 +42,7 @@ local function first_entry()
   return parse_entry(redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1))
 end
 
--- The digest at `seq`, nil when the entry is no longer kept.
+-- The digest at `seq`, nil when the entry that ends there is no longer kept.
 local function digest_at(head, seq)
   if seq == head.seq then
     return head.digest
@@ -62,11 +64,11 @@ local function is_whole(head)
   return last.id == entry_id(head.epoch, head.seq) and last.digest == head.digest
 end
 
-local function add_entry(head, payload, payload_digest, request_id)
-  head.seq = head.seq + 1
+local function add_entry(head, payload, payload_digest, request_id, records)
+  head.seq = head.seq + records
   head.digest = extend(head.digest, head.seq, payload_digest)
   redis.call('XADD', KEYS[2], entry_id(head.epoch, head.seq),
-    'p', payload, 'd', head.digest, 'b', decimal(head.bytes), 'r', request_id)
+    'p', payload, 'd', head.digest, 'b', decimal(head.bytes), 'r', request_id, 'n', decimal(records))
   head.bytes = head.bytes + #payload + ENTRY_OVERHEAD_BYTES
 end
 

@@ -18,16 +18,22 @@ from kintsugi.redis_client import MAX_BLOCK_MS, RedisClient, redis_errors
 _INSPECT = log_script("inspect.lua")
 _PAYLOAD = b"p"
 _DIGEST = b"d"
+_RECORDS = b"n"
 
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One entry. `digest` chains over every payload up to and including this one."""
+    """One entry. `seq` is that of its last record; `digest` chains over every payload up to and including this one."""
 
     epoch: int
     seq: int
     payload: bytes
     digest: bytes
+    records: int = 1
+
+    @property
+    def first_seq(self) -> int:
+        return self.seq - self.records + 1
 
     @property
     def position(self) -> Position:
@@ -53,10 +59,10 @@ def verify_next(previous: Position, entry: LogEntry) -> Position:
     continue the history that ends at `previous`. The epoch may have risen."""
     if entry.epoch < previous.epoch:
         raise LogForked(f"entry {entry.seq} is of epoch {entry.epoch}, the position before it of {previous.epoch}")
-    if entry.seq > previous.seq + 1:
-        raise LogGap(f"entry {entry.seq} follows position {previous.seq}, {previous.seq + 1} is gone")
-    if entry.seq <= previous.seq:
-        raise LogForked(f"entry {entry.seq} follows position {previous.seq}, must be {previous.seq + 1}")
+    if entry.first_seq > previous.seq + 1:
+        raise LogGap(f"entry {entry.first_seq} follows position {previous.seq}, {previous.seq + 1} is gone")
+    if entry.first_seq <= previous.seq:
+        raise LogForked(f"entry {entry.first_seq} follows position {previous.seq}, must be {previous.seq + 1}")
     if extend(previous.digest, entry.seq, entry.payload) != entry.digest:
         raise LogForked(f"entry {entry.seq} of epoch {entry.epoch} does not continue the history before it")
     return entry.position
@@ -99,7 +105,7 @@ class LogReader:
         return head
 
     async def entry(self, epoch: int, seq: int) -> LogEntry | None:
-        """One entry, None when it is not kept."""
+        """The entry that ends with the record `seq`, None when it is not kept."""
         entry_id = f"{epoch}-{seq}"
         with redis_errors(f"reading {self._name}"):
             found: Any = await self._client.xrange(self._log, entry_id, entry_id)
@@ -142,4 +148,4 @@ def _head(reply: list[Any]) -> Head:
 def _entry(item: tuple[bytes, dict[bytes, bytes]]) -> LogEntry:
     entry_id, fields = item
     epoch, _, seq = entry_id.partition(b"-")
-    return LogEntry(int(epoch), int(seq), fields[_PAYLOAD], fields[_DIGEST])
+    return LogEntry(int(epoch), int(seq), fields[_PAYLOAD], fields[_DIGEST], int(fields.get(_RECORDS, 1)))

@@ -2,10 +2,12 @@
 
 A record is built in two steps: a body, which says what to do and is the same whenever a request is sent again, and the
 stamp, the time at which a coordinator took it. content_digest covers bodies only, so that a repeated request is
-recognised by any coordinator. Pure: knows neither Redis nor what replay makes of a record.
+recognised by any coordinator. Records of one request share entries of the log, since what an entry costs on its way is
+mostly the same whatever its size. Pure: knows neither Redis nor what replay makes of a record.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha1
 
 from google.protobuf.message import DecodeError
@@ -13,8 +15,14 @@ from google.protobuf.message import DecodeError
 from kintsugi.ids import DocId, encode
 from kintsugi.internal.v1 import log_pb2
 from kintsugi.log.faults import RecordUnreadable
+from kintsugi.log.payload import Payload
 
 FORMAT_VERSION = 1
+PACKED_FORMAT_VERSION = 2
+# An entry of several records ends before it would be larger. Much larger ones gain nothing more, and make every read of
+# a few entries a large one.
+PACKED_BYTES = 32 * 2**10
+PACKED_RECORDS = 128
 
 
 def put(
@@ -82,9 +90,41 @@ def _record(
 
 
 def stamp(body: bytes, written_at_us: int) -> bytes:
-    """The payload: the body with the time of the write."""
+    """The record: the body with the time of the write."""
     # Serialised messages concatenate to their merge, so a body of many vectors need not be built twice.
-    return body + log_pb2.Record(written_at_us=written_at_us).SerializeToString()
+    return body + _time(written_at_us)
+
+
+def pack(records: Sequence[bytes]) -> list[Payload]:
+    """The entries that hold these records, in their order."""
+    payloads: list[Payload] = []
+    start = size = 0
+    for place, record in enumerate(records):
+        if place > start and (size + len(record) > PACKED_BYTES or place - start == PACKED_RECORDS):
+            payloads.append(_payload(records[start:place]))
+            start, size = place, 0
+        size += len(record)
+    if start < len(records):
+        payloads.append(_payload(records[start:]))
+    return payloads
+
+
+def unpack(payload: bytes) -> Sequence[bytes]:
+    """The records of an entry. RecordUnreadable when it is damaged."""
+    entry = _parsed(payload)
+    return entry.records if entry.format_version == PACKED_FORMAT_VERSION else (payload,)
+
+
+@lru_cache(maxsize=16)
+def _time(written_at_us: int) -> bytes:
+    return log_pb2.Record(written_at_us=written_at_us).SerializeToString()
+
+
+def _payload(records: Sequence[bytes]) -> Payload:
+    if len(records) == 1:
+        return Payload(records[0])
+    entry = log_pb2.Record(format_version=PACKED_FORMAT_VERSION, records=records)
+    return Payload(entry.SerializeToString(), len(records))
 
 
 def content_digest(bodies: Iterable[bytes]) -> bytes:
@@ -96,12 +136,9 @@ def content_digest(bodies: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def parse(payload: bytes) -> log_pb2.Record:
-    """The record in a payload; RecordUnreadable when it is damaged or of a format this release does not know."""
-    try:
-        record = log_pb2.Record.FromString(payload)
-    except DecodeError as error:
-        raise RecordUnreadable(f"record of {len(payload)} bytes is damaged: {error}") from error
+def parse(data: bytes) -> log_pb2.Record:
+    """The record in its bytes; RecordUnreadable when it is damaged or of a format this release does not know."""
+    record = _parsed(data)
     if record.format_version != FORMAT_VERSION:
         raise RecordUnreadable(
             f"record has format_version {record.format_version}, this release reads {FORMAT_VERSION}"
@@ -109,3 +146,10 @@ def parse(payload: bytes) -> log_pb2.Record:
     if record.WhichOneof("operation") is None or not record.id:
         raise RecordUnreadable("record has no operation or no id")
     return record
+
+
+def _parsed(data: bytes) -> log_pb2.Record:
+    try:
+        return log_pb2.Record.FromString(data)
+    except DecodeError as error:
+        raise RecordUnreadable(f"record of {len(data)} bytes is damaged: {error}") from error

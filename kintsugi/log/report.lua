@@ -7,7 +7,7 @@ if not head then
   return {0, 0, 0}
 end
 local first = first_entry()
-local holds = (first and first.seq or head.seq + 1) <= tonumber(ARGV[2]) + 1
+local holds = (first and first.first_seq or head.seq + 1) <= tonumber(ARGV[2]) + 1
 if holds then
   redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 else

@@ -10,6 +10,7 @@ from typing import Any
 
 from kintsugi.keys import Keys
 from kintsugi.log.faults import LogForked, LogGap, RestoreRefused
+from kintsugi.log.payload import Payload
 from kintsugi.log.scripts import log_script, shard_keys
 from kintsugi.position import Position
 from kintsugi.redis_client import RedisClient, Script, redis_errors
@@ -36,13 +37,13 @@ class LogRestorer:
         await self._run(_BEGIN, uid, shard, args)
 
     async def append(
-        self, uid: str, shard: int, incarnation: int, epoch: int, entries: Iterable[tuple[int, bytes, bytes]]
+        self, uid: str, shard: int, incarnation: int, epoch: int, entries: Iterable[tuple[int, Payload, bytes]]
     ) -> None:
         """Appends (seq, payload, digest) in order, all or none. Entries that are already there are skipped. Raises
         LogGap, LogForked, or RestoreRefused when this restoration is no longer under way."""
         args: list[bytes | str | int] = [incarnation, epoch]
         for seq, payload, digest in entries:
-            args += [seq, digest, payload]
+            args += [seq, payload.records, digest, payload.data]
         await self._run(_APPEND, uid, shard, args)
 
     async def finish(self, uid: str, shard: int, incarnation: int, epoch: int, last: Position) -> None:

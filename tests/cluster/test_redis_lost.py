@@ -255,6 +255,9 @@ async def coordinator_answers(here: Scene) -> None:
 async def test_entries_replaced_inside_an_epoch_are_not_applied(new_cluster, replaced):
     """Six entries lost and fewer, as many, or more others in their place: replicas keep theirs and the log is rebuilt."""
     async with scene(new_cluster, shards=1) as here:
+        with frozen(here.cluster, ["shard-1"]):  # for which the log is kept
+            await put_apart(here, range(200, 206))
+        await settled(here.client)
         async with here.searches():
             with frozen(here.cluster, SERVERS):
                 lose_last_entries(here.redis, here.uid, 0, 6)
@@ -272,7 +275,7 @@ async def test_a_lagging_replica_does_not_follow_replaced_entries(new_cluster):
         behind = await position_of(here.cluster.address_of("shard-1"), here.uid, 0)
         async with here.searches():
             with frozen(here.cluster, ["shard-1"]):
-                await here.recorder.must_put(range(200, 206))
+                await put_apart(here, range(200, 206))
                 await reads_are_over(here)
                 with frozen(here.cluster, ["shard-0"]):
                     lose_last_entries(here.redis, here.uid, 0, 6)
@@ -284,6 +287,12 @@ async def test_a_lagging_replica_does_not_follow_replaced_entries(new_cluster):
             await here.writes_again()
         await here.verify()
         assert not here.put_aside(), "a fork was applied"
+
+
+async def put_apart(here: Scene, numbers: range) -> None:
+    """Writes documents by requests of their own, so that each has an entry of its own in the log."""
+    for number in numbers:
+        await here.recorder.must_put([number])
 
 
 async def reads_are_over(here: Scene) -> None:

@@ -13,6 +13,7 @@ from kintsugi.ids import DocId
 from kintsugi.keys import Keys
 from kintsugi.log import records
 from kintsugi.log.append import AppendRequest, LogTarget, LogWriter
+from kintsugi.log.payload import Payload
 from kintsugi.position import START
 from kintsugi.redis_client import connect
 
@@ -72,7 +73,7 @@ async def append_forged(url: str, uid: str, shard: int, ids: Sequence[DocId]) ->
             )
             for doc_id in ids
         ]
-        payloads = [records.stamp(body, 1) for body in bodies]
+        payloads = [Payload(records.stamp(body, 1)) for body in bodies]
         target = LogTarget(uid, shard, incarnation, epoch, START)
         (result,) = await writer.append(target, [AppendRequest("forged", payloads)], 5.0)
         assert not isinstance(result, Exception), result

@@ -24,25 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekintsugi/internal/v1/log.proto\x12\x14kintsugi.internal.v1\"\xd4\x02\n\x06Record\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\x32\n\tcondition\x18\x03 \x01(\x0e\x32\x1f.kintsugi.internal.v1.Condition\x12\x18\n\x10\x65xpected_version\x18\x04 \x01(\x04\x12\x15\n\rwritten_at_us\x18\x05 \x01(\x04\x12(\n\x03put\x18\x06 \x01(\x0b\x32\x19.kintsugi.internal.v1.PutH\x00\x12,\n\x05patch\x18\x07 \x01(\x0b\x32\x1b.kintsugi.internal.v1.PatchH\x00\x12.\n\x06\x64\x65lete\x18\x08 \x01(\x0b\x32\x1c.kintsugi.internal.v1.DeleteH\x00\x12,\n\x05\x65mbed\x18\t \x01(\x0b\x32\x1b.kintsugi.internal.v1.EmbedH\x00\x42\x0b\n\toperation\"\\\n\x03Put\x12\x12\n\nattributes\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x33\n\x07vectors\x18\x03 \x03(\x0b\x32\".kintsugi.internal.v1.StoredVector\"\x1b\n\x05Patch\x12\x12\n\nattributes\x18\x01 \x01(\x0c\"\x08\n\x06\x44\x65lete\"<\n\x05\x45mbed\x12\x33\n\x07vectors\x18\x01 \x03(\x0b\x32\".kintsugi.internal.v1.StoredVector\"+\n\x0cStoredVector\x12\r\n\x05model\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c*v\n\tCondition\x12\x19\n\x15\x43ONDITION_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONDITION_INSERT_ONLY\x10\x01\x12\x19\n\x15\x43ONDITION_UPDATE_ONLY\x10\x02\x12\x18\n\x14\x43ONDITION_IF_VERSION\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekintsugi/internal/v1/log.proto\x12\x14kintsugi.internal.v1\"\xe5\x02\n\x06Record\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\x32\n\tcondition\x18\x03 \x01(\x0e\x32\x1f.kintsugi.internal.v1.Condition\x12\x18\n\x10\x65xpected_version\x18\x04 \x01(\x04\x12\x15\n\rwritten_at_us\x18\x05 \x01(\x04\x12(\n\x03put\x18\x06 \x01(\x0b\x32\x19.kintsugi.internal.v1.PutH\x00\x12,\n\x05patch\x18\x07 \x01(\x0b\x32\x1b.kintsugi.internal.v1.PatchH\x00\x12.\n\x06\x64\x65lete\x18\x08 \x01(\x0b\x32\x1c.kintsugi.internal.v1.DeleteH\x00\x12,\n\x05\x65mbed\x18\t \x01(\x0b\x32\x1b.kintsugi.internal.v1.EmbedH\x00\x12\x0f\n\x07records\x18\n \x03(\x0c\x42\x0b\n\toperation\"\\\n\x03Put\x12\x12\n\nattributes\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x33\n\x07vectors\x18\x03 \x03(\x0b\x32\".kintsugi.internal.v1.StoredVector\"\x1b\n\x05Patch\x12\x12\n\nattributes\x18\x01 \x01(\x0c\"\x08\n\x06\x44\x65lete\"<\n\x05\x45mbed\x12\x33\n\x07vectors\x18\x01 \x03(\x0b\x32\".kintsugi.internal.v1.StoredVector\"+\n\x0cStoredVector\x12\r\n\x05model\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c*v\n\tCondition\x12\x19\n\x15\x43ONDITION_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43ONDITION_INSERT_ONLY\x10\x01\x12\x19\n\x15\x43ONDITION_UPDATE_ONLY\x10\x02\x12\x18\n\x14\x43ONDITION_IF_VERSION\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kintsugi.internal.v1.log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONDITION']._serialized_start=639
-  _globals['_CONDITION']._serialized_end=757
+  _globals['_CONDITION']._serialized_start=656
+  _globals['_CONDITION']._serialized_end=774
   _globals['_RECORD']._serialized_start=57
-  _globals['_RECORD']._serialized_end=397
-  _globals['_PUT']._serialized_start=399
-  _globals['_PUT']._serialized_end=491
-  _globals['_PATCH']._serialized_start=493
-  _globals['_PATCH']._serialized_end=520
-  _globals['_DELETE']._serialized_start=522
-  _globals['_DELETE']._serialized_end=530
-  _globals['_EMBED']._serialized_start=532
-  _globals['_EMBED']._serialized_end=592
-  _globals['_STOREDVECTOR']._serialized_start=594
-  _globals['_STOREDVECTOR']._serialized_end=637
+  _globals['_RECORD']._serialized_end=414
+  _globals['_PUT']._serialized_start=416
+  _globals['_PUT']._serialized_end=508
+  _globals['_PATCH']._serialized_start=510
+  _globals['_PATCH']._serialized_end=537
+  _globals['_DELETE']._serialized_start=539
+  _globals['_DELETE']._serialized_end=547
+  _globals['_EMBED']._serialized_start=549
+  _globals['_EMBED']._serialized_end=609
+  _globals['_STOREDVECTOR']._serialized_start=611
+  _globals['_STOREDVECTOR']._serialized_end=654
 # @@protoc_insertion_point(module_scope)

@@ -925,34 +925,38 @@ class ReadTailRequest(_message.Message):
 Global___ReadTailRequest: _TypeAlias = ReadTailRequest  # noqa: Y015
 
 @_typing.final
-class TailRecord(_message.Message):
-    """One raw record."""
+class TailEntry(_message.Message):
+    """One entry of the log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQ_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
-    """Its sequence number."""
+    """The sequence number of its last record."""
     payload: _builtins.bytes
     """The serialised Record exactly as it stood in the log."""
     digest: _builtins.bytes
     """The chain digest up to and including it."""
+    records: _builtins.int
+    """How many records it holds."""
     def __init__(
         self,
         *,
         seq: _builtins.int = ...,
         payload: _builtins.bytes = ...,
         digest: _builtins.bytes = ...,
+        records: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "payload", b"payload", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "payload", b"payload", "records", b"records", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TailRecord: _TypeAlias = TailRecord  # noqa: Y015
+Global___TailEntry: _TypeAlias = TailEntry  # noqa: Y015
 
 @_typing.final
 class SnapshotRequest(_message.Message):

@@ -97,7 +97,7 @@ class ShardStub:
         self.ReadTail = channel.unary_stream(
                 '/kintsugi.internal.v1.Shard/ReadTail',
                 request_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.ReadTailRequest.SerializeToString,
-                response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.TailRecord.FromString,
+                response_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.TailEntry.FromString,
                 _registered_method=True)
         self.Snapshot = channel.unary_stream(
                 '/kintsugi.internal.v1.Shard/Snapshot',
@@ -213,8 +213,8 @@ class ShardServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadTail(self, request, context):
-        """Streams raw log records that the replica has applied, in order, for recovery. OUT_OF_RANGE: the first one
-        is no longer kept. Also: those of the service.
+        """Streams the log entries that hold records `from_seq` to `to_seq`, in order, for recovery. OUT_OF_RANGE: the first
+        record is no longer kept. Also: those of the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -302,7 +302,7 @@ def add_ShardServicer_to_server(servicer, server):
             'ReadTail': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadTail,
                     request_deserializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.ReadTailRequest.FromString,
-                    response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.TailRecord.SerializeToString,
+                    response_serializer=kintsugi_dot_internal_dot_v1_dot_shard__pb2.TailEntry.SerializeToString,
             ),
             'Snapshot': grpc.unary_stream_rpc_method_handler(
                     servicer.Snapshot,
@@ -648,7 +648,7 @@ class Shard:
             target,
             '/kintsugi.internal.v1.Shard/ReadTail',
             kintsugi_dot_internal_dot_v1_dot_shard__pb2.ReadTailRequest.SerializeToString,
-            kintsugi_dot_internal_dot_v1_dot_shard__pb2.TailRecord.FromString,
+            kintsugi_dot_internal_dot_v1_dot_shard__pb2.TailEntry.FromString,
             options,
             channel_credentials,
             insecure,

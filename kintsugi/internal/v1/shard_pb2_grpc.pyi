@@ -79,9 +79,9 @@ class ShardStub:
     durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
     Idempotent. Also: those of the service.
     """
-    ReadTail: _grpc.UnaryStreamMultiCallable[_shard_pb2.ReadTailRequest, _shard_pb2.TailRecord]
-    """Streams raw log records that the replica has applied, in order, for recovery. OUT_OF_RANGE: the first one
-    is no longer kept. Also: those of the service.
+    ReadTail: _grpc.UnaryStreamMultiCallable[_shard_pb2.ReadTailRequest, _shard_pb2.TailEntry]
+    """Streams the log entries that hold records `from_seq` to `to_seq`, in order, for recovery. OUT_OF_RANGE: the first
+    record is no longer kept. Also: those of the service.
     """
     Snapshot: _grpc.UnaryStreamMultiCallable[_shard_pb2.SnapshotRequest, _shard_pb2.SnapshotChunk]
     """Streams a consistent copy of the replica's database, for bootstrap. Also: those of the service."""
@@ -139,9 +139,9 @@ class ShardAsyncStub(ShardStub):
     durably: the promise that recovery needs. Answers in every phase, if the database is open; UNAVAILABLE otherwise.
     Idempotent. Also: those of the service.
     """
-    ReadTail: _aio.UnaryStreamMultiCallable[_shard_pb2.ReadTailRequest, _shard_pb2.TailRecord]  # type: ignore[assignment]
-    """Streams raw log records that the replica has applied, in order, for recovery. OUT_OF_RANGE: the first one
-    is no longer kept. Also: those of the service.
+    ReadTail: _aio.UnaryStreamMultiCallable[_shard_pb2.ReadTailRequest, _shard_pb2.TailEntry]  # type: ignore[assignment]
+    """Streams the log entries that hold records `from_seq` to `to_seq`, in order, for recovery. OUT_OF_RANGE: the first
+    record is no longer kept. Also: those of the service.
     """
     Snapshot: _aio.UnaryStreamMultiCallable[_shard_pb2.SnapshotRequest, _shard_pb2.SnapshotChunk]  # type: ignore[assignment]
     """Streams a consistent copy of the replica's database, for bootstrap. Also: those of the service."""
@@ -268,9 +268,9 @@ class ShardServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _shard_pb2.ReadTailRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_shard_pb2.TailRecord], _abc.AsyncIterator[_shard_pb2.TailRecord]]:
-        """Streams raw log records that the replica has applied, in order, for recovery. OUT_OF_RANGE: the first one
-        is no longer kept. Also: those of the service.
+    ) -> _typing.Union[_abc.Iterator[_shard_pb2.TailEntry], _abc.AsyncIterator[_shard_pb2.TailEntry]]:
+        """Streams the log entries that hold records `from_seq` to `to_seq`, in order, for recovery. OUT_OF_RANGE: the first
+        record is no longer kept. Also: those of the service.
         """
 
     @_abc_1.abstractmethod

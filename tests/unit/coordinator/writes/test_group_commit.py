@@ -8,6 +8,7 @@ from coordinator.deadline import Deadline
 from coordinator.group_commit import GroupCommit, GroupLimits
 from kintsugi.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from kintsugi.log.append import NOT_WRITTEN, OUTCOME_UNKNOWN, AppendRequest, AppendResult
+from kintsugi.log.payload import Payload
 from kintsugi.position import Position
 
 KEY = ("uid1", 0)
@@ -35,12 +36,12 @@ class Log:
     def _result(self, request):
         if request.request_id == "full":
             return ResourceExhausted("full")
-        first, self.seq = self.seq + 1, self.seq + len(request.payloads)
+        first, self.seq = self.seq + 1, self.seq + request.records
         return AppendResult(request.request_id, first, Position(1, self.seq, b"d"), repeated=False)
 
 
 def request(name, count=1, size=1):
-    return AppendRequest(name, [b"x" * size] * count)
+    return AppendRequest(name, [Payload(b"x" * size)] * count)
 
 
 def start(commit, deadline, *requests):

@@ -6,12 +6,13 @@ from coordinator.floor import Floors
 from coordinator.shard_log import ShardLogs
 from kintsugi.errors import NotFound, Unavailable
 from kintsugi.log.append import AppendRequest, AppendResult
+from kintsugi.log.payload import Payload
 from kintsugi.position import Position
 from kintsugi.registry.records import LogState
 from kintsugi.registry.watch import RegistryHealth
 
 KEY = ("uid1", 0)
-REQUESTS = [AppendRequest("r", [b"x"])]
+REQUESTS = [AppendRequest("r", [Payload(b"x")])]
 
 
 class Log:

@@ -58,6 +58,12 @@ async def entries(redis, keys, shard):
     return await LogReader(redis, keys, "uid1", shard).read(1, 0, 1000)
 
 
+async def logged_records(redis, keys, shard):
+    """The records of all entries, unpacked, in their order."""
+    found = await entries(redis, keys, shard)
+    return [record for entry in found for record in records.unpack(entry.payload)]
+
+
 def id_on(shard):
     return next(number for number in range(100) if ids.shard_of(number, 2) == shard)
 
@@ -73,10 +79,10 @@ async def test_documents_stand_in_the_logs_of_their_shards(new_coordinator, redi
     """Twenty documents, each in one log; versions are sequence numbers; the token names the ends of both logs."""
     response = await new_coordinator().upsert(kit.upsert(20), deadline)
     logged = [await entries(redis, keys, shard) for shard in (0, 1)]
-    assert sum(map(len, logged)) == 20
+    assert sum(entry.records for of_shard in logged for entry in of_shard) == 20
     assert {result.outcome for result in response.results} == {APPLIED}
     for index, result in enumerate(response.results):
-        assert 1 <= result.version <= len(logged[ids.shard_of(index, 2)])
+        assert 1 <= result.version <= logged[ids.shard_of(index, 2)][-1].seq
     positions = dict(tokens.decode(response.token).positions)
     assert {shard: positions[shard].digest for shard in (0, 1)} == {shard: logged[shard][-1].digest for shard in (0, 1)}
 
@@ -87,7 +93,7 @@ async def test_repetition_through_another_coordinator_writes_nothing_twice(new_c
     second = await new_coordinator(now_us=lambda: 2).upsert(kit.upsert(20, request_id="r1"), deadline)
     assert list(first.results) == list(second.results)
     assert first.token == second.token
-    assert sum([len(await entries(redis, keys, shard)) for shard in (0, 1)]) == 20
+    assert sum([len(await logged_records(redis, keys, shard)) for shard in (0, 1)]) == 20
 
 
 async def test_request_id_with_another_content_is_refused(new_coordinator, deadline):
@@ -257,8 +263,8 @@ async def test_new_vectors_stand_in_the_logs_of_their_documents(new_coordinator,
     again = await PutVectors(new_coordinator()).put(request, deadline)
     assert (first.written, first.stale, first.missing) == (20, 0, 0)
     assert first == again
-    logged = [entry for shard in (0, 1) for entry in await entries(redis, keys, shard)]
-    versions = [records.parse(entry.payload).expected_version for entry in logged]
+    logged = [record for shard in (0, 1) for record in await logged_records(redis, keys, shard)]
+    versions = [records.parse(record).expected_version for record in logged]
     assert sorted(versions) == list(range(1, 21))
 
 
@@ -278,7 +284,7 @@ async def test_a_write_behind_a_fence_is_validated_again(new_coordinator, logs, 
     await fenced(logs, registry)
     response = await new_coordinator().upsert(kit.upsert(20), deadline)
     assert {result.outcome for result in response.results} == {APPLIED}
-    assert sum([len(await entries(redis, keys, shard)) for shard in (0, 1)]) == 20
+    assert sum([len(await logged_records(redis, keys, shard)) for shard in (0, 1)]) == 20
 
 
 async def test_a_write_of_a_retired_model_does_not_slip_in(new_coordinator, logs, registry, redis, keys, deadline, kit):

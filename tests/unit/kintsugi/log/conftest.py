@@ -7,6 +7,7 @@ import pytest
 
 from kintsugi.keys import Keys
 from kintsugi.log.append import AppendRequest, AppendResult, LogTarget, LogWriter
+from kintsugi.log.payload import Payload
 from kintsugi.log.positions import LogPositions
 from kintsugi.log.read import LogReader
 from kintsugi.log.restore import LogRestorer
@@ -54,7 +55,8 @@ class Log:
 
     async def append(self, *payloads: bytes, request_id: str = "", **target) -> AppendResult:
         """Appends one request and returns its result, or raises its error."""
-        request = AppendRequest(request_id or f"drawn-{next(self.numbers)}", payloads)
+        parts = [Payload(payload) for payload in payloads]
+        request = AppendRequest(request_id or f"drawn-{next(self.numbers)}", parts)
         (result,) = await self.writer.append(self.target(**target), [request], 5.0)
         if isinstance(result, Exception):
             raise result

@@ -9,6 +9,7 @@ from kintsugi.errors import AlreadyExists, InvalidArgument, ResourceExhausted, U
 from kintsugi.log import records
 from kintsugi.log.append import AppendRequest, LogWriter
 from kintsugi.log.chain import extend
+from kintsugi.log.payload import Payload
 from kintsugi.log.read import verify_next
 from kintsugi.position import START, Position
 
@@ -36,7 +37,7 @@ async def test_concurrent_appenders_get_contiguous_numbers(log, redis, keys):
         found = []
         for turn in range(5):
             group = [
-                AppendRequest(f"{name}/{turn}/{item}", [b"%d.%d.%d" % (name, turn, item)] * (item + 1))
+                AppendRequest(f"{name}/{turn}/{item}", [Payload(b"%d.%d.%d" % (name, turn, item))] * (item + 1))
                 for item in range(3)
             ]
             found += zip(group, await writer.append(log.target(), group, 10.0), strict=True)
@@ -48,7 +49,7 @@ async def test_concurrent_appenders_get_contiguous_numbers(log, redis, keys):
     by_seq = {entry.seq: entry.payload for entry in entries}
     for request, result in written:
         run = range(result.first_seq, result.last.seq + 1)
-        assert [by_seq[seq] for seq in run] == list(request.payloads)
+        assert [by_seq[seq] for seq in run] == [payload.data for payload in request.payloads]
     position = START
     for entry in entries:
         position = verify_next(position, entry)
@@ -79,7 +80,7 @@ async def test_a_repetition_is_recognised_by_content_whatever_its_stamp(log):
     content = records.content_digest([body])
     results = []
     for written_at_us in (1, 2):
-        request = AppendRequest("r", [records.stamp(body, written_at_us)], content)
+        request = AppendRequest("r", [Payload(records.stamp(body, written_at_us))], content)
         results += await log.writer.append(log.target(), [request], 5.0)
     assert results[1].repeated
     assert results[1].last == results[0].last
@@ -89,7 +90,11 @@ async def test_a_repetition_is_recognised_by_content_whatever_its_stamp(log):
 async def test_a_reused_request_id_is_refused_alone(log):
     """Another content under a known request id is refused, and the rest of its group is written."""
     await log.append(b"a", request_id="r")
-    group = [AppendRequest("x", [b"1"]), AppendRequest("r", [b"other"]), AppendRequest("y", [b"2"])]
+    group = [
+        AppendRequest("x", [Payload(b"1")]),
+        AppendRequest("r", [Payload(b"other")]),
+        AppendRequest("y", [Payload(b"2")]),
+    ]
     before, refused, after = await log.writer.append(log.target(), group, 5.0)
     assert isinstance(refused, InvalidArgument)
     assert (refused.reason, refused.field) == ("REQUEST_ID_REUSED", "request_id")
@@ -99,7 +104,7 @@ async def test_a_reused_request_id_is_refused_alone(log):
 
 async def test_a_request_twice_in_one_group_is_written_once(log):
     """A repetition that lands in the same group as its original is recognised."""
-    group = [AppendRequest("r", [b"1"]), AppendRequest("r", [b"1"])]
+    group = [AppendRequest("r", [Payload(b"1")]), AppendRequest("r", [Payload(b"1")])]
     first, second = await log.writer.append(log.target(), group, 5.0)
     assert (first.repeated, second.repeated) == (False, True)
     assert first.last == second.last
@@ -162,6 +167,42 @@ async def test_a_floor_that_the_log_holds_is_accepted(log):
     assert (await log.reader.head()).first_seq == 3
 
 
+async def test_entries_of_several_records_take_as_many_numbers(log):
+    """An entry has the number of its last record; it is trimmed as a whole, once a position is behind all of it."""
+    request = AppendRequest("r", [Payload(b"a", 3), Payload(b"b"), Payload(b"c", 2)])
+    (result,) = await log.writer.append(log.target(), [request], 5.0)
+    entries = await log.entries()
+    assert [(entry.first_seq, entry.seq, entry.payload) for entry in entries] == [
+        (1, 3, b"a"),
+        (4, 4, b"b"),
+        (5, 6, b"c"),
+    ]
+    assert (result.first_seq, result.last) == (1, entries[-1].position)
+    position = START
+    for entry in entries:
+        position = verify_next(position, entry)
+    (again,) = await log.writer.append(log.target(floor=entries[0].position), [request], 5.0)
+    assert (again.first_seq, again.last, again.repeated) == (1, result.last, True)
+    for seq, first_kept in ((2, 1), (3, 1), (4, 4), (6, 5)):
+        assert await log.report("a", seq)
+        await log.append(b"d")
+        assert (await log.reader.head()).first_seq == first_kept
+    assert not await log.report("late", 3)
+
+
+async def test_entries_of_an_earlier_release_have_one_record(log, redis):
+    """They do not say how many; what follows them goes on behind them."""
+    await log.append(b"a", b"b")
+    found = await redis.xrange(log.stream)
+    await redis.delete(log.stream)
+    for entry_id, fields in found:
+        del fields[b"n"]
+        await redis.xadd(log.stream, fields, id=entry_id)
+    assert [entry.first_seq for entry in await log.entries()] == [1, 2]
+    assert (await log.append(b"c")).first_seq == 3
+    assert (await log.reader.head()).first_seq == 1
+
+
 async def test_a_log_that_lost_its_last_entries_is_refused(log, redis):
     """A head whose stream ends elsewhere is not appended to."""
     await log.append(b"a", b"b")
@@ -200,7 +241,7 @@ async def test_a_request_that_no_log_could_hold_is_refused_for_good(log):
 async def test_the_byte_bound_counts_the_whole_group(log):
     """Of a group that would exceed the bound together, only the requests that fit are written."""
     log.max_log_bytes = 2500
-    group = [AppendRequest(name, [b"x" * 1000]) for name in ("1", "2", "3")]
+    group = [AppendRequest(name, [Payload(b"x" * 1000)]) for name in ("1", "2", "3")]
     results = await log.writer.append(log.target(), group, 5.0)
     assert [isinstance(result, ResourceExhausted) for result in results] == [False, False, True]
     assert len(await log.entries()) == 2
@@ -210,7 +251,7 @@ async def test_a_full_log_still_answers_repetitions(log):
     """A request that was written before the log became full is recognised when it comes again, next to one refused."""
     log.max_log_bytes = 2000
     first = await log.append(b"a" * 1500, request_id="r")
-    group = [AppendRequest("new", [b"b" * 1500]), AppendRequest("r", [b"a" * 1500])]
+    group = [AppendRequest("new", [Payload(b"b" * 1500)]), AppendRequest("r", [Payload(b"a" * 1500)])]
     refused, repeated = await log.writer.append(log.target(), group, 5.0)
     assert isinstance(refused, ResourceExhausted)
     assert repeated.last == first.last
@@ -300,7 +341,9 @@ async def test_scripts_survive_a_script_flush(log, redis):
 
 async def checked_at(log, revision, request_id="r"):
     """Appends a request that was checked against a revision of the registry."""
-    (result,) = await log.writer.append(log.target(), [AppendRequest(request_id, [b"x"], revision=revision)], 5.0)
+    (result,) = await log.writer.append(
+        log.target(), [AppendRequest(request_id, [Payload(b"x")], revision=revision)], 5.0
+    )
     return result
 
 
@@ -319,7 +362,10 @@ async def test_a_fence_refuses_requests_of_earlier_registries(log):
 async def test_a_fence_refuses_alone(log):
     """Other requests of its group are written."""
     await log.writer.fence(UID, SHARD, 1, 1, 7)
-    group = [AppendRequest("a", [b"1", b"2"], revision=6), AppendRequest("b", [b"3"], revision=7)]
+    group = [
+        AppendRequest("a", [Payload(b"1"), Payload(b"2")], revision=6),
+        AppendRequest("b", [Payload(b"3")], revision=7),
+    ]
     behind, written = await log.writer.append(log.target(), group, 5.0)
     assert behind.reason == "REGISTRY_BEHIND"
     assert (written.first_seq, [entry.payload for entry in await log.entries()]) == (1, [b"3"])

@@ -10,6 +10,7 @@ from kintsugi.cancelling import end
 from kintsugi.errors import DeadlineExceeded, Unavailable
 from kintsugi.local.valkey import free_port
 from kintsugi.log.append import AppendRequest, LogTarget, LogWriter
+from kintsugi.log.payload import Payload
 from kintsugi.position import START
 from kintsugi.redis_client import connect
 
@@ -74,7 +75,7 @@ async def test_a_call_whose_reply_was_lost_writes_once(log, valkey, keys, how):
     await log.append(b"before")
     async with proxied(valkey.port, keys) as (proxy, writer):
         proxy.losing, proxy.losses_left = how, 2
-        requests = [AppendRequest("r1", [b"a", b"b"]), AppendRequest("r2", [b"c"])]
+        requests = [AppendRequest("r1", [Payload(b"a"), Payload(b"b")]), AppendRequest("r2", [Payload(b"c")])]
         results = await writer.append(log.target(), requests, 10.0)
     assert proxy.lost == 2
     assert [(result.first_seq, result.last.seq, result.repeated) for result in results] == [(2, 3, True), (4, 4, True)]
@@ -88,7 +89,7 @@ async def test_an_outcome_that_stays_unknown_is_reported_as_unknown(log, valkey,
     async with proxied(valkey.port, keys) as (proxy, writer):
         proxy.losing = how
         with pytest.raises(error) as raised:
-            await writer.append(log.target(), [AppendRequest("r", [b"a"])], 0.5)
+            await writer.append(log.target(), [AppendRequest("r", [Payload(b"a")])], 0.5)
     assert raised.value.reason == "OUTCOME_UNKNOWN"
     assert proxy.lost >= 2
     assert [entry.payload for entry in await log.entries()] == [b"before", b"a"]
@@ -98,7 +99,7 @@ async def test_a_refusal_after_a_lost_reply_is_unknown(log, valkey, keys, redis)
     """A log that moved between two attempts says nothing of what the first attempt wrote."""
     async with proxied(valkey.port, keys) as (proxy, writer):
         proxy.losing, proxy.losses_left = "silent", 1
-        appending = asyncio.create_task(writer.append(log.target(), [AppendRequest("r", [b"a"])], 10.0))
+        appending = asyncio.create_task(writer.append(log.target(), [AppendRequest("r", [Payload(b"a")])], 10.0))
         async with asyncio.timeout(10):
             while not await redis.exists(log.stream):
                 pass
@@ -113,7 +114,7 @@ async def test_a_refused_connection_wrote_nothing(log, keys):
     client = connect(f"redis://127.0.0.1:{free_port()}")
     writer = LogWriter(client, keys, max_log_bytes=10**7)
     with pytest.raises(Unavailable) as raised:
-        await writer.append(log.target(), [AppendRequest("r", [b"a"])], 10.0)
+        await writer.append(log.target(), [AppendRequest("r", [Payload(b"a")])], 10.0)
     assert raised.value.reason == "NOT_WRITTEN"
     await client.aclose()
 
@@ -141,7 +142,7 @@ async def test_a_paused_server_is_asked_again(log, redis, keys):
     """A server that stalls for a while gets the same call again and writes it once."""
     writer = LogWriter(redis, keys, max_log_bytes=10**7, attempt_timeout_s=0.1)
     await redis.execute_command("CLIENT", "PAUSE", 350, "WRITE")
-    (result,) = await writer.append(log.target(), [AppendRequest("r", [b"a"])], 10.0)
+    (result,) = await writer.append(log.target(), [AppendRequest("r", [Payload(b"a")])], 10.0)
     assert result.last.seq == 1
     assert len(await log.entries()) == 1
 
@@ -154,7 +155,7 @@ async def test_a_killed_server_makes_the_outcome_unknown(new_valkey, keys):
     await writer.create(UID, SHARD, 1, 1)
     await client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
     target = LogTarget(UID, SHARD, 1, 1, START)
-    appending = asyncio.create_task(writer.append(target, [AppendRequest("r", [b"a"])], 1.0))
+    appending = asyncio.create_task(writer.append(target, [AppendRequest("r", [Payload(b"a")])], 1.0))
     observer = connect(server.url)
     async with asyncio.timeout(10):
         while (await observer.info("clients"))["blocked_clients"] == 0:

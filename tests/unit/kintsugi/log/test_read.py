@@ -94,8 +94,10 @@ async def test_a_request_that_was_lost_with_its_entries_is_written_again(log, re
         (LogEntry(1, 5, b"x", b"?" * 20), LogForked),
         (LogEntry(0, 6, b"x", b"?" * 20), LogForked),
         (LogEntry(1, 6, b"x", b"?" * 20), LogForked),
+        (LogEntry(1, 8, b"x", b"?" * 20, records=2), LogGap),
+        (LogEntry(1, 7, b"x", b"?" * 20, records=3), LogForked),
     ],
-    ids=["later", "again", "older epoch", "other digest"],
+    ids=["later", "again", "older epoch", "other digest", "one between", "one again"],
 )
 def test_verify_next_refuses_what_does_not_continue(entry, fault):
     """Only the very next entry, of the same or a higher epoch, with the chained digest, is accepted."""

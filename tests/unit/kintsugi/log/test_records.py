@@ -68,3 +68,34 @@ def test_parse_refuses_what_it_cannot_read(payload):
     """Damage, another format version and a record without id or operation are refused, not guessed."""
     with pytest.raises(RecordUnreadable):
         records.parse(payload)
+
+
+@given(st.lists(st.binary(max_size=30), max_size=40), st.integers(0, 3))
+def test_packed_records_come_out_as_they_went_in(bodies, large):
+    """In their order, however large they are; an entry holds as many as it says, and one alone stands as it is."""
+    given_records = [records.stamp(records.put("a", {1: body}), 1) for body in bodies]
+    given_records += [records.stamp(records.put("b", {1: bytes(records.PACKED_BYTES // 2)}), 1)] * large
+    payloads = records.pack(given_records)
+    assert [record for payload in payloads for record in records.unpack(payload.data)] == given_records
+    assert [len(records.unpack(payload.data)) for payload in payloads] == [payload.records for payload in payloads]
+    assert all(payload.data in given_records for payload in payloads if payload.records == 1)
+
+
+def test_an_entry_is_bounded_in_bytes_and_in_records():
+    """What is larger than an entry has one of its own; nothing waits for it, and nothing goes with it."""
+    small, large = records.patch("a", b"{}"), records.put("a", {1: bytes(2 * records.PACKED_BYTES)})
+    many = records.pack([small] * (2 * records.PACKED_RECORDS + 1))
+    assert [payload.records for payload in many] == [records.PACKED_RECORDS, records.PACKED_RECORDS, 1]
+    assert [payload.records for payload in records.pack([small, small, large, small, small])] == [2, 1, 2]
+    half = records.put("a", {1: bytes(records.PACKED_BYTES // 2 - 100)})
+    assert [payload.records for payload in records.pack([half] * 5)] == [2, 2, 1]
+    assert records.pack([]) == []
+
+
+def test_packed_records_are_no_record():
+    """Where one record is expected, several are refused, as they would be by a release that knows none."""
+    (payload,) = records.pack([records.delete(1), records.delete(2)])
+    with pytest.raises(RecordUnreadable):
+        records.parse(payload.data)
+    with pytest.raises(RecordUnreadable):
+        records.unpack(payload.data[:-1])

@@ -3,6 +3,7 @@
 import asyncio
 
 from kintsugi.log.append import AppendRequest, LogTarget, LogWriter
+from kintsugi.log.payload import Payload
 from kintsugi.log.positions import LogPositions
 from kintsugi.log.read import LogReader
 from kintsugi.log.restore import LogRestorer
@@ -26,7 +27,7 @@ async def test_all_calls_work_on_a_redis_cluster(new_valkey, keys):
     for shard in range(3):
         reader = LogReader(client, keys, "c", shard)
         await writer.create("c", shard, 1, 1, ["a"])
-        group = [AppendRequest("{r}1", [b"a"]), AppendRequest("r2", [b"b"])]
+        group = [AppendRequest("{r}1", [Payload(b"a")]), AppendRequest("r2", [Payload(b"b")])]
         results = await writer.append(LogTarget("c", shard, 1, 1, START), group, 5.0)
         entries = await reader.read(1, 0, 10, block_ms=100)
         assert [entry.position for entry in entries] == [result.last for result in results]
@@ -37,7 +38,7 @@ async def test_all_calls_work_on_a_redis_cluster(new_valkey, keys):
         await positions.drop("c", shard, "a")
         restorer = LogRestorer(client, keys)
         await restorer.begin("c", shard, 1, 2, base=entries[0].position, positions={})
-        await restorer.append("c", shard, 1, 2, [(2, entries[1].payload, entries[1].digest)])
+        await restorer.append("c", shard, 1, 2, [(2, Payload(entries[1].payload), entries[1].digest)])
         await restorer.finish("c", shard, 1, 2, last=entries[1].position)
         assert (await reader.verify(1, 2, entries[1].position)).open
         await writer.drop("c", shard)

@@ -5,18 +5,20 @@ import pytest
 from kintsugi.errors import Unavailable
 from kintsugi.log.chain import extend
 from kintsugi.log.faults import LogForked, LogGap, RestoreRefused
+from kintsugi.log.payload import Payload
 from kintsugi.position import START, Position
 
 UID = "c1"
 SHARD = 3
 
 
-def chained(payloads, base=START):
-    """The entries (seq, payload, digest) that follow `base`."""
-    entries, digest = [], base.digest
-    for seq, payload in enumerate(payloads, base.seq + 1):
+def chained(payloads, base=START, records=1):
+    """The entries (seq, payload, digest) of so many records each that follow `base`."""
+    entries, seq, digest = [], base.seq, base.digest
+    for payload in payloads:
+        seq += records
         digest = extend(digest, seq, payload)
-        entries.append((seq, payload, digest))
+        entries.append((seq, Payload(payload, records), digest))
     return entries
 
 
@@ -31,7 +33,7 @@ async def begin(log, epoch=2, base=START, positions=None):
 async def test_a_wiped_log_is_restored_with_its_numbers_and_digests(log, redis):
     """After FLUSHALL the entries of a replica make the same log again, under a higher epoch, and writes go on."""
     await log.append(b"a", b"b", b"c")
-    held = [(entry.seq, entry.payload, entry.digest) for entry in await log.entries()]
+    held = [(entry.seq, Payload(entry.payload), entry.digest) for entry in await log.entries()]
     await redis.flushall()
     base = Position(1, held[0][0], held[0][2])
     await begin(log, base=base, positions={"a": 3, "b": 1})
@@ -114,14 +116,28 @@ async def test_repeated_steps_do_no_harm(log):
     assert [entry.payload for entry in await log.entries(2)] == [b"a", b"b", b"c", b"d"]
 
 
+async def test_entries_of_several_records_are_restored_as_they_were(log):
+    """Numbers go on behind the last record of each, and the log tells the first record that it holds."""
+    entries = chained([b"a", b"b"], Position(1, 10, b"d" * 20), records=3)
+    await begin(log, base=Position(1, 10, b"d" * 20))
+    await log.restorer.append(UID, SHARD, 1, 2, entries)
+    await log.restorer.append(UID, SHARD, 1, 2, entries)
+    await log.restorer.finish(UID, SHARD, 1, 2, last=end(entries))
+    restored = await log.entries(2)
+    assert [(entry.first_seq, entry.seq, entry.payload) for entry in restored] == [(11, 13, b"a"), (14, 16, b"b")]
+    assert (await log.append(b"c", epoch=2)).first_seq == 17
+    assert (await log.reader.head()).first_seq == 11
+
+
 @pytest.mark.parametrize(
     ("entries", "fault"),
     [
         (chained([b"a", b"b", b"c"])[1:], LogGap),
-        ([chained([b"a"])[0], (2, b"b", b"?" * 20)], LogForked),
-        ([(1, b"changed", chained([b"a"])[0][2])], LogForked),
+        ([(seq, Payload(payload.data, 2), digest) for seq, payload, digest in chained([b"a"], records=3)], LogGap),
+        ([chained([b"a"])[0], (2, Payload(b"b"), b"?" * 20)], LogForked),
+        ([(1, Payload(b"changed"), chained([b"a"])[0][2])], LogForked),
     ],
-    ids=["gap", "other digest", "other payload"],
+    ids=["gap", "too few records", "other digest", "other payload"],
 )
 async def test_entries_that_do_not_continue_are_refused_whole(log, entries, fault):
     """A batch with one wrong entry leaves the log as it was."""
@@ -182,7 +198,7 @@ async def test_a_request_id_is_believed_only_as_far_as_its_entries_survived(log)
         await log.append(payload, request_id=payload.decode())
     first, second, _ = await log.entries()
     await begin(log, base=first.position)
-    await log.restorer.append(UID, SHARD, 1, 2, [(second.seq, second.payload, second.digest)])
+    await log.restorer.append(UID, SHARD, 1, 2, [(second.seq, Payload(second.payload), second.digest)])
     await log.restorer.finish(UID, SHARD, 1, 2, last=second.position)
     kept = await log.append(b"b", request_id="b", epoch=2)
     assert (kept.repeated, kept.last) == (True, second.position)

@@ -17,6 +17,7 @@ from kintsugi.keys import Keys
 from kintsugi.local.valkey import Valkey
 from kintsugi.log import records
 from kintsugi.log.append import AppendRequest, AppendResult, LogTarget, LogWriter
+from kintsugi.log.payload import Payload
 from kintsugi.log.positions import LogPositions
 from kintsugi.log.read import LogReader
 from kintsugi.metrics import Metric, StoredType
@@ -141,7 +142,7 @@ class Fleet:
         assert snapshot is not None
         epoch = snapshot.view().shards[uid, 0].epoch
         target = LogTarget(uid, 0, snapshot.incarnation, epoch, START)
-        payloads = [payload(number, text) for number in range(first, last + 1)]
+        payloads = [Payload(payload(number, text)) for number in range(first, last + 1)]
         (result,) = await self.writer.append(target, [AppendRequest(f"r{next(self._numbers)}", payloads)], 5.0)
         assert isinstance(result, AppendResult), result
         return result

@@ -14,6 +14,7 @@ from kintsugi.internal.v1 import shard_pb2
 from kintsugi.keys import Keys
 from kintsugi.log.append import AppendRequest, LogTarget, LogWriter
 from kintsugi.log.faults import RecordUnreadable, UnknownModel
+from kintsugi.log.payload import Payload
 from kintsugi.log.positions import LogPositions
 from kintsugi.log.read import LogEntry, verify_next
 from kintsugi.log.restore import LogRestorer
@@ -27,7 +28,7 @@ from shard.build_pace import BuildPace
 from shard.build_turns import BuildTurns
 from shard.index_reports import IndexReports
 from shard.membership import Membership
-from shard.replay import Replay
+from shard.replay import BATCH_RECORDS, Replay
 from shard.settings import ShardSettings
 from shard.standing import Way
 from shard.storage_faults import EpochFenced, StorageFull
@@ -115,9 +116,10 @@ class World:
         snapshot = await self.store.read()
         return snapshot.view().shards[UID, 0]
 
-    async def write(self, *payloads, incarnation=1, epoch=1) -> Position:
+    async def write(self, *payloads, incarnation=1, epoch=1, records=1) -> Position:
         target = LogTarget(UID, 0, incarnation, epoch, START)
-        (result,) = await self.writer.append(target, [AppendRequest(f"r{next(self._numbers)}", payloads)], 5.0)
+        request = AppendRequest(f"r{next(self._numbers)}", [Payload(payload, records) for payload in payloads])
+        (result,) = await self.writer.append(target, [request], 5.0)
         return result.last
 
     async def lose_last(self, number: int) -> None:
@@ -466,6 +468,26 @@ async def test_records_that_take_long_to_read_arrive_in_smaller_pieces(world, so
     world.start()
     await soon(lambda: world.database.position.seq == 1200, "everything arrives")
     assert world.database.payloads == [b"%d" % number for number in range(1200)]
+
+
+async def test_entries_of_many_records_are_asked_for_in_small_numbers(world, soon):
+    """A batch has about as many records whether they come one by one or many at a time, at the latest after one read."""
+    await world.create()
+    last = await world.write(*(b"%d" % number for number in range(60)), records=128)
+    read, brought = world.replay._reader.read, []
+
+    async def read_and_count(*arguments):
+        entries = await read(*arguments)
+        brought.append(sum(entry.records for entry in entries))
+        return entries
+
+    world.replay._reader.read = read_and_count
+    world.start()
+    await soon(lambda: world.database.position == last, "everything arrives")
+    await world.write(*(b"%d" % number for number in range(1000)))
+    await soon(lambda: world.database.position.seq == last.seq + 1000, "everything arrives")
+    assert all(count <= BATCH_RECORDS for count in brought[1:])
+    assert max(brought[1:]) > BATCH_RECORDS / 2
 
 
 async def test_the_standing_is_judged_anew_after_a_reconnect(new_world, new_valkey, soon):

@@ -18,6 +18,7 @@ from kintsugi.lifecycle import LifecycleState
 from kintsugi.limits import MAX_ARTIFACT_CHUNK_BYTES
 from kintsugi.log.chain import extend
 from kintsugi.log.read import LogEntry
+from kintsugi.log.records import pack
 from kintsugi.log.records import parse as parse_record
 from kintsugi.metrics import StoredType
 from kintsugi.position import Position
@@ -129,10 +130,10 @@ async def test_a_divergent_tail_is_saved_for_people_and_never_applied(fleet, soo
     await fleet.set_state(b, OUT_OF_SYNC)
     storage = open_storage(b)
     digest, strange = storage.position.digest, []
-    for seq in (11, 12, 13):
-        record = put_record(1000 + seq)
-        digest = extend(digest, seq, record)
-        strange.append(LogEntry(1, seq, record, digest))
+    for seq, records in ((11, [put_record(1011)]), (13, [put_record(1012), put_record(1013)])):
+        (payload,) = pack(records)
+        digest = extend(digest, seq, payload.data)
+        strange.append(LogEntry(1, seq, payload.data, digest, payload.records))
     storage.apply(strange)
     storage.close()
     await fleet.write(11, 10 + written_meanwhile)

@@ -34,6 +34,17 @@ class MemoryLog:
         self.entries += added
         return added
 
+    def packed(self, *entries: LogEntry) -> list[LogEntry]:
+        """These entries, the last ones that were appended, as one."""
+        first = self.entries.index(entries[0])
+        before = self.entries[first - 1].position if first else START
+        (payload,) = records.pack([entry.payload for entry in entries])
+        seq = entries[-1].seq
+        entry = LogEntry(self.epoch, seq, payload.data, extend(before.digest, seq, payload.data), payload.records)
+        self.entries[first:] = [entry]
+        self.position = entry.position
+        return [entry]
+
     def put(self, doc_id: int | str, value: float = 0.0, **options: object) -> list[LogEntry]:
         vector = np.full(DIMENSION, value, dtype="<f4").tobytes()
         return self.append(records.stamp(records.put(doc_id, {1: vector}, **options), 7))

@@ -10,7 +10,9 @@ import pytest
 from kintsugi.ids import encode
 from kintsugi.internal.v1 import shard_pb2
 from kintsugi.log import records
+from kintsugi.log.chain import extend
 from kintsugi.log.faults import LogForked, LogGap, RecordUnreadable
+from kintsugi.log.payload import Payload
 from kintsugi.log.read import LogEntry
 from kintsugi.metrics import StoredType
 from kintsugi.position import START, Position
@@ -156,7 +158,7 @@ def test_altered_payload_is_refused(open_storage, memory_log):
 def test_unreadable_record_refuses_its_batch(open_storage, new_memory_log):
     """Damaged records, later formats, unknown models and wrong sizes stop the replica; nothing is skipped."""
     newer = records.parse(records.delete(1))
-    newer.format_version = 2
+    newer.format_version = 3
     unknown_condition = records.parse(records.delete(1))
     unknown_condition.condition = 77
     bad_id = records.parse(records.delete("a"))
@@ -248,7 +250,7 @@ def test_tail_gives_records_as_they_stood_in_the_log(open_storage, memory_log):
     """The tail returns payloads and digests from where it was trimmed to, and says so when asked for older ones."""
     storage = open_storage()
     storage.apply(memory_log.put("a") + memory_log.patch("a", b"{}") + memory_log.delete("a"))
-    expected = [(entry.seq, entry.payload, entry.digest) for entry in memory_log.entries]
+    expected = [(entry.seq, Payload(entry.payload), entry.digest) for entry in memory_log.entries]
     assert list(storage.tail(1, 99)) == expected
     assert list(storage.tail(2, 2)) == expected[1:2]
     storage.trim(0, 3)
@@ -257,6 +259,37 @@ def test_tail_gives_records_as_they_stood_in_the_log(open_storage, memory_log):
         list(storage.tail(2, 3))
     storage.trim(0, 99)
     assert (storage.tail_first_seq, list(storage.tail(4, 9))) == (0, [])
+
+
+def test_an_entry_of_several_records_is_kept_as_it_is(open_storage, memory_log):
+    """Each record has its outcome, all of them the digest of the entry; the tail gives and trims the entry as a whole."""
+    storage = open_storage()
+    storage.apply(memory_log.put("a"))
+    first = memory_log.entries[0]
+    storage.apply(memory_log.packed(*memory_log.put("b"), *memory_log.put("a"), *memory_log.delete("b")))
+    entry = memory_log.entries[1]
+    assert (entry.first_seq, storage.position) == (2, entry.position)
+    assert [version for _, version in storage.outcomes(1, 4)] == [1, 2, 3, 0]
+    assert [storage.digest_at(seq) for seq in (1, 2, 3, 4)] == [first.digest, *[entry.digest] * 3]
+    kept = (4, Payload(entry.payload, 3), entry.digest)
+    assert list(storage.tail(1, 1)) == [(1, Payload(first.payload), first.digest)]
+    assert list(storage.tail(1, 2)) == [(1, Payload(first.payload), first.digest), kept]
+    assert list(storage.tail(3, 9)) == list(storage.tail(4, 4)) == [kept]
+    storage.trim(0, 4)
+    assert (storage.tail_first_seq, list(storage.tail(3, 3))) == (2, [kept])
+    with pytest.raises(JournalTrimmed):
+        list(storage.tail(1, 4))
+    assert storage.apply(memory_log.entries) == entry.position
+
+
+def test_an_entry_that_holds_not_what_its_log_says_is_refused(open_storage, memory_log):
+    """Its records would get numbers that others have."""
+    storage = open_storage()
+    payload = records.pack([entry.payload for entry in memory_log.put("a") + memory_log.put("b")])[0].data
+    for count in (1, 3):
+        with pytest.raises(RecordUnreadable):
+            storage.apply([LogEntry(1, count, payload, extend(b"", count, payload), count)])
+    assert storage.position == START
 
 
 def test_trim_works_in_bounded_transactions(open_storage, memory_log, new_memory_log):

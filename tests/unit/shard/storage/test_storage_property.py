@@ -66,6 +66,9 @@ class Oracle:
             del self.documents[doc_id]
 
 
+places = st.lists(st.integers(0, 100), max_size=4)
+
+
 def possible(step):
     """The step, as it can stand in a log: what embeds has a version and a vector."""
     doc_id, operation, condition, expected, attributes, text, given_vectors = step
@@ -91,12 +94,16 @@ def payload_of(seq, step):
     return record.SerializeToString()
 
 
-def entries_of(steps):
+def entries_of(steps, packs):
+    """The log of the steps. `packs`: where an entry of several records may end."""
     digest, entries = b"", []
-    for seq, step in enumerate(steps, 1):
-        payload = payload_of(seq, step)
-        digest = extend(digest, seq, payload)
-        entries.append(LogEntry(1, seq, payload, digest))
+    edges = sorted({0, len(steps), *(end % (len(steps) + 1) for end in packs)})
+    for start, end in pairwise(edges if packs else range(len(steps) + 1)):
+        found = records.pack([payload_of(seq, step) for seq, step in enumerate(steps[start:end], start + 1)])
+        for payload in found:
+            seq = (entries[-1].seq if entries else 0) + payload.records
+            digest = extend(digest, seq, payload.data)
+            entries.append(LogEntry(1, seq, payload.data, digest, payload.records))
     return entries
 
 
@@ -119,16 +126,17 @@ def contents(storage):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(operations, st.lists(st.integers(0, 100), max_size=4), st.lists(st.integers(0, 100), max_size=4), st.booleans())
-def test_storage_equals_a_dictionary_however_the_log_is_cut(steps, cuts, other_cuts, reopens):
-    """Documents, order, counts and outcomes are those of the oracle; batches, repetition and reopening change nothing."""
+@given(operations, places, places, places, st.booleans())
+def test_storage_equals_a_dictionary_however_the_log_is_cut(steps, packs, cuts, other_cuts, reopens):
+    """Documents, order, counts and outcomes are those of the oracle; entries, batches, repetition and reopening change
+    nothing."""
     folder = Path(tempfile.mkdtemp())
     storage, other = open_at(folder / "one"), open_at(folder / "other")
     try:
         oracle = Oracle()
         for seq, step in enumerate(steps, 1):
             oracle.apply(seq, step)
-        entries = entries_of(steps)
+        entries = entries_of(steps, packs)
         for batch in batches_of(entries, cuts):
             storage.rows_with(2)  # kept from now on
             storage.apply(batch)
@@ -178,7 +186,7 @@ def test_scroll_pages_meet_in_id_order_from_anywhere(ids, limit, start):
     folder = Path(tempfile.mkdtemp())
     storage = open_at(folder)
     try:
-        storage.apply(entries_of([(doc_id, Operation.PUT, Condition.ALWAYS, 1, b"", "", {}) for doc_id in ids]))
+        storage.apply(entries_of([(doc_id, Operation.PUT, Condition.ALWAYS, 1, b"", "", {}) for doc_id in ids], []))
         after, found, more = encode(start), [], True
         while more:
             page = storage.scroll(after, limit)
@@ -201,7 +209,7 @@ def test_replicas_agree_whenever_they_gave_a_model_up(steps, early, late, reopen
         oracle = Oracle()
         for seq, step in enumerate(steps, 1):
             oracle.apply(seq, step)
-        entries = entries_of(steps)
+        entries = entries_of(steps, [])
         for place, when in enumerate((early, late)):
             cut = when % (len(entries) + 1)
             replicas[place].apply(entries[:cut])
