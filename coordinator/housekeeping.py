@@ -165,6 +165,6 @@ def hold_to_break(shard: Shard, held: Mapping[str, int], head: Head, max_log_byt
         return ""
     lowest = min(held, key=lambda member: held[member])
     in_sync = [held[member] for member in shard.in_sync if member in held]
-    # An earlier break shows in the log at the next append only.
-    keeps_the_log = held[lowest] <= head.first_seq and bool(in_sync) and held[lowest] < min(in_sync)
+    # An earlier break shows in the log at the next append only. The log begins with the entry that ends at the lowest.
+    keeps_the_log = held[lowest] <= head.first_end_seq and bool(in_sync) and held[lowest] < min(in_sync)
     return lowest if keeps_the_log and shard.replicas.get(lowest) is ReplicaState.JOINING else ""

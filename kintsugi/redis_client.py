@@ -54,6 +54,8 @@ def connect(url: str, *, socket_timeout_s: float = SOCKET_TIMEOUT_S) -> RedisCli
     }
     scheme = url.partition("://")[0]
     if scheme in ("redis", "rediss", "unix"):
+        if scheme == "unix":
+            del options["socket_keepalive"]  # which such sockets have no use for
         try:
             client: Redis = Redis.from_url(url, retry=_no_retry(), **options)
         except ValueError as error:

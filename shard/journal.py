@@ -1,7 +1,8 @@
-"""Reads and trims the two sub-databases that are ordered by sequence number: journal and tail.
+"""Reads the journal, which tells what each record did, for index builds and outcomes; and trims what is ordered by sequence
+number, as journal and tail are.
 
-The journal tells what each record did, for index builds and outcomes; the tail keeps the records themselves, for
-recovery. Both are contiguous and end at the replica's position. Works inside the transaction it is given.
+The journal has one value per record, is contiguous and ends at the replica's position. Works inside the transaction it is
+given.
 """
 
 from dataclasses import dataclass

@@ -286,8 +286,9 @@ class Guardian:
         if plan.leader.position.seq > base.seq:
             tail = self._peers.tail(plan.leader.member, _ref(shard), base.seq + 1, plan.leader.position.seq)
             async for entry in tail:
-                chunk.append((entry.seq, Payload(entry.payload, entry.records), entry.digest))
-                records += entry.records
+                payload = Payload(entry.payload, entry.records or 1)
+                chunk.append((entry.seq, payload, entry.digest))
+                records += payload.records
                 if records >= CHUNK_RECORDS:
                     await self._restorer.append(uid, number, incarnation, epoch, chunk)
                     failpoints.hit("recovery.mid_log")

@@ -16,7 +16,7 @@ What only a copy from a peer can settle ends the story; replica.py goes on from 
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from kintsugi.cancelling import end
@@ -167,8 +167,9 @@ class Replay:
                     await self._near_head(shard)
                 upcoming = self._read_on(shard, entries[-1].seq if entries else self._target.position.seq)
                 if entries:
-                    await self._target.apply(entries)
-                    await self._report(shard, force=False)
+                    for batch in _batches(entries):
+                        await self._target.apply(batch)
+                        await self._report(shard, force=False)
                     if not is_full and not self._is_in_place():
                         await self._near_head(shard)
         finally:
@@ -270,6 +271,18 @@ class Replay:
 
     def _names(self) -> dict[str, object]:
         return {"collection_uid": self._replica.collection_uid, "shard": self._replica.shard}
+
+
+def _batches(entries: Sequence[LogEntry]) -> Iterator[Sequence[LogEntry]]:
+    """The entries, in runs that have no more than BATCH_RECORDS, or hold one entry: a read may bring more than it was
+    meant to, when entries have come to hold more records."""
+    start = records = 0
+    for place, entry in enumerate(entries):
+        if place > start and records + entry.records > BATCH_RECORDS:
+            yield entries[start:place]
+            start, records = place, 0
+        records += entry.records
+    yield entries[start:]
 
 
 def _next_count(count: int, entries: Sequence[LogEntry], *, is_late: bool) -> int:

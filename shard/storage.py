@@ -50,7 +50,7 @@ from shard.vector_rows import Change as VectorChange
 from shard.vector_rows import VectorRows
 
 # Bounds of one transaction, so that neither writers nor pages wait long for it.
-_TRIM_RECORDS: Final = 2000
+_TRIM_VALUES: Final = 2000
 _TAIL_BYTES: Final = 4 * 2**20
 _SCAN_BYTES: Final = 8 * 2**20
 
@@ -232,8 +232,8 @@ class Storage:
         tail_below = min(tail_below, self._state.seq + 1)
         deleted = 0
         for database, below in ((self._databases.journal, journal_below), (self._databases.tail, tail_below)):
-            count = _TRIM_RECORDS
-            while count == _TRIM_RECORDS:
+            count = _TRIM_VALUES
+            while count == _TRIM_VALUES:
                 count = self._trim_some(database, below)
                 deleted += count
         return deleted
@@ -415,7 +415,7 @@ class Storage:
     def _trim_some(self, database: Any, below: int) -> int:
         with self._write_lock:
             with self._write_transaction() as txn:
-                deleted = journal.delete_below(txn, database, below, _TRIM_RECORDS)
+                deleted = journal.delete_below(txn, database, below, _TRIM_VALUES)
             if deleted:
                 self._publish("trim", self._state)
             return deleted

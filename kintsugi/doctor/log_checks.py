@@ -28,7 +28,7 @@ def check_holds(
         kind = problem if head.bytes > _MUCH_BYTES else warning
         yield kind(
             name,
-            f"{member}, which {why}, keeps {waiting:,} entries in the log from being trimmed; the log holds "
+            f"{member}, which {why}, keeps {waiting:,} records in the log from being trimmed; the log holds "
             f"{head.bytes / 2**20:,.0f} MiB",
             "start that shard server, so that it catches up; when it stays away it leaves the in-sync set and lets go, "
             "unless it is the last replica in sync",

@@ -42,7 +42,8 @@ local function first_entry()
   return parse_entry(redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1))
 end
 
--- The digest at `seq`, nil when the entry that ends there is no longer kept.
+-- The digest of the entry that holds `seq`, nil when it is no longer kept, or beyond the log. An entry that ends
+-- elsewhere than one who asks about the end of his is another one, and has another digest.
 local function digest_at(head, seq)
   if seq == head.seq then
     return head.digest
@@ -50,9 +51,8 @@ local function digest_at(head, seq)
   if seq == head.base_seq then
     return head.base_digest
   end
-  local id = entry_id(head.epoch, seq)
-  local entry = parse_entry(redis.call('XRANGE', KEYS[2], id, id))
-  return entry and entry.digest
+  local entry = parse_entry(redis.call('XRANGE', KEYS[2], entry_id(head.epoch, seq), '+', 'COUNT', 1))
+  return entry and entry.first_seq <= seq and entry.digest or nil
 end
 
 -- Whether the stream ends where the head says. Trimming keeps the last entry, so only a loss breaks this.

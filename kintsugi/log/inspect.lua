@@ -9,6 +9,7 @@ local seq = tonumber(ARGV[1])
 return {
   decimal(head.incarnation), decimal(head.epoch), decimal(head.seq), head.digest,
   decimal(head.base_seq), head.base_digest, head.state,
-  decimal(first and first.first_seq or head.seq + 1), decimal(kept_bytes(head, first)),
+  decimal(first and first.first_seq or head.seq + 1), decimal(first and first.seq or head.seq + 1),
+  decimal(kept_bytes(head, first)),
   is_whole(head) and 1 or 0, seq <= head.seq and digest_at(head, seq) or false,
 }

@@ -42,14 +42,15 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A log as a whole. `position` is its last entry, `first_seq` its oldest kept entry (one above the last when none is
-    kept), `base_seq` and `base_digest` what the epoch's first entry follows, `bytes` what the kept entries cost."""
+    """A log as a whole. `position` is its last entry, `first_seq` the first record of its oldest kept entry, `first_end_seq`
+    the last one of it (both one above the last entry when none is kept), `base_seq` and `base_digest` what the epoch's first entry follows, `bytes` what the kept entries cost."""
 
     incarnation: int
     position: Position
     base_seq: int
     base_digest: bytes
     first_seq: int
+    first_end_seq: int
     bytes: int
     open: bool
 
@@ -94,7 +95,7 @@ class LogReader:
             raise self._moved(head.incarnation, head.position.epoch, f"{incarnation}/{epoch}")
         if not head.open:
             raise LogRestoring(f"{self._name} is being restored")
-        whole, digest = reply[9:]
+        whole, digest = reply[10:]
         if head.position.seq < position.seq or not whole:
             lost = "" if whole else " and lost its last entries"
             raise LogBehind(f"{self._name} ends at {head.position.seq}{lost}, the replica is at {position.seq}")
@@ -133,13 +134,14 @@ class LogReader:
 
 
 def _head(reply: list[Any]) -> Head:
-    incarnation, epoch, seq, digest, base_seq, base_digest, state, first_seq, kept_bytes = reply[:9]
+    incarnation, epoch, seq, digest, base_seq, base_digest, state, first_seq, first_end_seq, kept_bytes = reply[:10]
     return Head(
         incarnation=int(incarnation),
         position=Position(int(epoch), int(seq), digest),
         base_seq=int(base_seq),
         base_digest=base_digest,
         first_seq=int(first_seq),
+        first_end_seq=int(first_end_seq),
         bytes=int(kept_bytes),
         open=state == b"open",
     )

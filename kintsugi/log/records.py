@@ -19,7 +19,7 @@ from kintsugi.log.payload import Payload
 
 FORMAT_VERSION = 1
 PACKED_FORMAT_VERSION = 2
-# An entry of several records ends before it would be larger. Much larger ones gain nothing more, and make every read of
+# An entry of several records ends before those would be larger. Much larger ones gain nothing more, and make every read of
 # a few entries a large one.
 PACKED_BYTES = 32 * 2**10
 PACKED_RECORDS = 128

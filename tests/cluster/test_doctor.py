@@ -208,7 +208,7 @@ def test_a_dead_member_and_the_log_that_waits_for_it_are_found(shared, finds):
     try:
         write(shared, 50)
         finds("is gone", "start it again with its data folder", *of(shared))
-        finds("entries in the log from being trimmed", "start that shard server", *of(shared), severity="warning")
+        finds("records in the log from being trimmed", "start that shard server", *of(shared), severity="warning")
         finds("does not answer; it is in-sync", "see what is said", *of(shared))
     finally:
         shared.start_process("shard-1")

@@ -269,8 +269,10 @@ async def test_entries_replaced_inside_an_epoch_are_not_applied(new_cluster, rep
         assert not here.put_aside(), "a fork was applied"
 
 
-async def test_a_lagging_replica_does_not_follow_replaced_entries(new_cluster):
-    """A replica that stood still and resumes after a lossy failover asks its peers before it applies what is new."""
+@pytest.mark.parametrize(("replaced", "packed"), [(6, False), (12, True)], ids=["alike", "by a larger entry"])
+async def test_a_lagging_replica_does_not_follow_replaced_entries(new_cluster, replaced, packed):
+    """A replica that stood still and resumes after a lossy failover asks its peers before it applies what is new, also
+    when theirs end inside of it."""
     async with scene(new_cluster, shards=1) as here:
         behind = await position_of(here.cluster.address_of("shard-1"), here.uid, 0)
         async with here.searches():
@@ -279,7 +281,7 @@ async def test_a_lagging_replica_does_not_follow_replaced_entries(new_cluster):
                 await reads_are_over(here)
                 with frozen(here.cluster, ["shard-0"]):
                     lose_last_entries(here.redis, here.uid, 0, 6)
-                    await append_forged(here.redis, here.uid, 0, range(700, 706))
+                    await append_forged(here.redis, here.uid, 0, range(700, 700 + replaced), packed=packed)
                     drop_connections(here.redis)
                 ahead = await position_of(here.cluster.address_of("shard-0"), here.uid, 0)
                 assert ahead.seq == behind.seq + 6

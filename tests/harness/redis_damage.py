@@ -56,8 +56,9 @@ def lose_last_entries(url: str, uid: str, shard: int, count: int) -> None:
         client.delete(*client.keys(f"{keys.tag}:request:*") or ["none"])
 
 
-async def append_forged(url: str, uid: str, shard: int, ids: Sequence[DocId]) -> None:
-    """Appends entries that no replica's history contains, as somebody who did not ask the replicas could."""
+async def append_forged(url: str, uid: str, shard: int, ids: Sequence[DocId], *, packed: bool = False) -> None:
+    """Appends entries that no replica's history contains, as somebody who did not ask the replicas could: one per record,
+    or, `packed`, few."""
     keys = _KEYS.shard(uid, shard)
     with redis.Redis.from_url(url) as client:
         incarnation, epoch = (int(value) for value in client.hmget(keys.head, "incarnation", "epoch"))
@@ -73,7 +74,8 @@ async def append_forged(url: str, uid: str, shard: int, ids: Sequence[DocId]) ->
             )
             for doc_id in ids
         ]
-        payloads = [Payload(records.stamp(body, 1)) for body in bodies]
+        found = [records.stamp(body, 1) for body in bodies]
+        payloads = records.pack(found) if packed else [Payload(record) for record in found]
         target = LogTarget(uid, shard, incarnation, epoch, START)
         (result,) = await writer.append(target, [AppendRequest("forged", payloads)], 5.0)
         assert not isinstance(result, Exception), result

@@ -941,7 +941,7 @@ class TailEntry(_message.Message):
     digest: _builtins.bytes
     """The chain digest up to and including it."""
     records: _builtins.int
-    """How many records it holds."""
+    """How many records it holds. 0 for one, from servers of earlier releases."""
     def __init__(
         self,
         *,

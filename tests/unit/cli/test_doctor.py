@@ -109,7 +109,7 @@ def test_every_state_of_the_registry_has_its_advice(state):
 
 def holds(positions, replicas, alive, head_bytes=1000):
     record = Shard("u", 0, (EpochStart(1, 0),), LogState.OPEN, replicas)
-    head = Head(1, Position(1, 100, b""), 0, b"", 1, head_bytes, open=True)
+    head = Head(1, Position(1, 100, b""), 0, b"", 1, 1, head_bytes, open=True)
     return list(check_holds("books/0", record, head, positions, alive))
 
 
@@ -119,7 +119,7 @@ def test_only_needless_holds_of_a_log_are_found():
     alive = {"a": None, "b": None}
     assert holds({"a": 10}, {"a": in_sync}, alive) == []
     assert holds({"c": 100}, {"c": in_sync}, alive) == []
-    one(holds({"c": 10}, {"c": in_sync}, alive), Severity.WARNING, "has no lease, keeps 90 entries", "start that")
+    one(holds({"c": 10}, {"c": in_sync}, alive), Severity.WARNING, "has no lease, keeps 90 records", "start that")
     one(holds({"b": 10}, {"a": in_sync, "b": out}, alive), Severity.WARNING, "is out of sync", "start that")
     one(holds({"b": 10}, {"a": in_sync}, alive, 2**28), Severity.PROBLEM, "is no replica", "lets go")
 

@@ -1,6 +1,7 @@
 """Connecting to Redis, checking it, running scripts on it."""
 
 import asyncio
+from tempfile import TemporaryDirectory
 
 import pytest
 import uvloop
@@ -20,6 +21,20 @@ from kintsugi.registry.watch import RegistryHealth, RegistryWatcher
 async def test_a_proper_server_is_accepted(redis):
     """The embedded server passes its own check."""
     await check_server(redis)
+
+
+async def test_a_server_is_reached_by_its_socket_file(new_valkey):
+    """With a path that names no socket there is nobody, and nothing was written."""
+    with TemporaryDirectory() as folder:  # a path of pytest's may be too long for a socket
+        new_valkey(durable=False, options=("--unixsocket", f"{folder}/socket"))
+        client = connect(f"unix://{folder}/socket")
+        await check_server(client)
+        assert await client.set("key", b"value")
+        await client.aclose()
+        client = connect(f"unix://{folder}/none")
+        with pytest.raises(Unavailable), redis_errors("reading"):
+            await client.get("key")
+        await client.aclose()
 
 
 async def test_an_evicting_server_is_refused(new_valkey):

@@ -47,7 +47,7 @@ class Cluster:
 
     async def head(self, _uid, shard):
         seq = self.heads[shard]
-        return None if seq is None else Head(1, Position(1, seq, b"digest" if seq else b""), 0, b"", 1, 0, open=True)
+        return None if seq is None else Head(1, Position(1, seq, b"digest" if seq else b""), 0, b"", 1, 1, 0, open=True)
 
     async def begin(self, _name, token, deadline):
         self.tokens.append(token)

@@ -40,13 +40,13 @@ def positions():
 @pytest.fixture
 def kept():
     """What the log keeps: its first sequence number and its bytes."""
-    return {"first_seq": 1, "bytes": 10}
+    return {"first_end_seq": 1, "bytes": 10}
 
 
 @pytest.fixture
 def housekeeping(registry, positions, kept):
     async def head(_uid, _shard):
-        return Head(1, Position(1, 100, b"d"), 0, b"", kept["first_seq"], kept["bytes"], open=True)
+        return Head(1, Position(1, 100, b"d"), 0, b"", 1, kept["first_end_seq"], kept["bytes"], open=True)
 
     return Housekeeping(registry, positions, head, Patience(10.0, 100.0), max_log_bytes=MAX_LOG_BYTES)
 
@@ -125,7 +125,7 @@ def joining(registry, kit):
     return registry
 
 
-HALF_FULL = {"first_seq": 3, "bytes": MAX_LOG_BYTES // 2 + 1}
+HALF_FULL = {"first_end_seq": 3, "bytes": MAX_LOG_BYTES // 2 + 1}
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ HALF_FULL = {"first_seq": 3, "bytes": MAX_LOG_BYTES // 2 + 1}
         ({}, 5, {"shard-a": 5}),
         ({"bytes": MAX_LOG_BYTES // 2}, 5, {"shard-a": 5, "shard-b": 3}),  # there is room
         ({}, 3, {"shard-a": 3, "shard-b": 3}),  # an in-sync replica is as far behind
-        ({"first_seq": 2}, 5, {"shard-a": 5, "shard-b": 3}),  # an earlier break has not shown yet
+        ({"first_end_seq": 2}, 5, {"shard-a": 5, "shard-b": 3}),  # an earlier break has not shown yet
     ],
 )
 async def test_a_log_waits_for_a_joining_replica_up_to_half_of_its_bound(

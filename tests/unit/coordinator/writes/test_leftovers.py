@@ -23,7 +23,7 @@ class World:
 
     async def head(self, uid, shard):
         incarnation = self.logs.get((uid, shard))
-        return incarnation and Head(incarnation, Position(1, 0, b""), 0, b"", 1, 0, open=True)
+        return incarnation and Head(incarnation, Position(1, 0, b""), 0, b"", 1, 1, 0, open=True)
 
     async def drop(self, uid, shard):
         del self.logs[uid, shard]

@@ -48,7 +48,7 @@ def calls():
 @pytest.fixture
 def heads():
     """What Redis answers per shard."""
-    return {shard: Head(1, Position(1, 11, b"d"), 0, b"", 3, 500, open=True) for shard in (0, 1)}
+    return {shard: Head(1, Position(1, 11, b"d"), 0, b"", 3, 3, 500, open=True) for shard in (0, 1)}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from kintsugi.errors import AlreadyExists, InvalidArgument, ResourceExhausted, U
 from kintsugi.log import records
 from kintsugi.log.append import AppendRequest, LogWriter
 from kintsugi.log.chain import extend
+from kintsugi.log.faults import LogForked
 from kintsugi.log.payload import Payload
 from kintsugi.log.read import verify_next
 from kintsugi.position import START, Position
@@ -188,6 +189,25 @@ async def test_entries_of_several_records_take_as_many_numbers(log):
         await log.append(b"d")
         assert (await log.reader.head()).first_seq == first_kept
     assert not await log.report("late", 3)
+
+
+async def test_a_position_inside_another_entry_is_another_history(log):
+    """Where Redis lost entries, and a larger one came over their place: neither a floor nor a replica fits there."""
+    await log.append(b"a")
+    for lost in (b"b", b"c"):
+        await log.append(lost)
+    held = (await log.entries())[-1].position
+    await log.client.flushall()
+    await log.create()
+    await log.append(b"a")
+    (written,) = await log.writer.append(log.target(), [AppendRequest("r", [Payload(b"other", 5)])], 5.0)
+    with pytest.raises(Unavailable) as raised:
+        await log.append(b"d", floor=held)
+    assert raised.value.reason == "LOG_BEHIND"
+    with pytest.raises(LogForked):
+        await log.reader.verify(1, 1, held)
+    inside = Position(1, 3, written.last.digest)  # as an index may stand there
+    assert (await log.reader.verify(1, 1, inside)).first_end_seq == 1
 
 
 async def test_entries_of_an_earlier_release_have_one_record(log, redis):

@@ -3,6 +3,7 @@
 import pytest
 
 from kintsugi.errors import Unavailable
+from kintsugi.log.append import AppendRequest
 from kintsugi.log.chain import extend
 from kintsugi.log.faults import LogForked, LogGap, RestoreRefused
 from kintsugi.log.payload import Payload
@@ -127,6 +128,19 @@ async def test_entries_of_several_records_are_restored_as_they_were(log):
     assert [(entry.first_seq, entry.seq, entry.payload) for entry in restored] == [(11, 13, b"a"), (14, 16, b"b")]
     assert (await log.append(b"c", epoch=2)).first_seq == 17
     assert (await log.reader.head()).first_seq == 11
+
+
+async def test_a_request_that_a_restoration_discarded_is_written_anew(log):
+    """Also when a larger entry stands over its place by now."""
+    await log.append(b"a")
+    entries = chained([b"a"])
+    await log.append(b"b", request_id="r")
+    await begin(log)
+    await log.restorer.append(UID, SHARD, 1, 2, entries)
+    await log.restorer.finish(UID, SHARD, 1, 2, last=end(entries))
+    await log.writer.append(log.target(epoch=2), [AppendRequest("other", [Payload(b"c", 3)])], 5.0)
+    again = await log.append(b"b", request_id="r", epoch=2)
+    assert (again.first_seq, again.repeated) == (5, False)
 
 
 @pytest.mark.parametrize(
