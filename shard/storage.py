@@ -368,7 +368,7 @@ class Storage:
                     batch.add(change, entry.epoch, entry.digest)
             attributes = AttributeChanges.of(batch.attributes())
             self._write_planned(txn, batch)
-            self._write_tail(txn, entries)
+            tail.append(txn, self._databases.tail, entries)
             written = write_changes(txn, self._databases, attributes, self._state.next_attribute)
             state = self._state_after(batch, entries[-1], written.next_number)
             self._put_state(txn, state)
@@ -394,10 +394,6 @@ class Storage:
         write_sorted(txn, self._databases.documents, documents)
         write_sorted(txn, self._databases.vectors, batch.vectors)
         txn.cursor(self._databases.journal).putmulti(batch.journal, append=True)
-
-    def _write_tail(self, txn: Any, entries: Sequence[LogEntry]) -> None:
-        items = [(number(entry.seq), entry.digest + entry.payload) for entry in entries]
-        txn.cursor(self._databases.tail).putmulti(items, append=True)
 
     def _state_after(self, batch: Batch, last: LogEntry, next_attribute: int) -> State:
         before = self._state.vectors

@@ -1,12 +1,14 @@
-"""Reads the tail: the entries of the log that a replica applied last, as they stood there, for recovery.
+"""Reads and writes the tail: the entries of the log that a replica applied last, as they stood there, for recovery.
 
 Contiguous, ends at the replica's position, and is trimmed by whole entries. Works inside the transaction it is given.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from kintsugi.log import records
 from kintsugi.log.payload import Payload
+from kintsugi.log.read import LogEntry
 from shard.layout import DIGEST_BYTES, number
 from shard.storage_faults import JournalTrimmed, StorageCorrupt
 
@@ -21,6 +23,12 @@ class TailEntry(NamedTuple):
     @property
     def first_seq(self) -> int:
         return self.seq - self.payload.records + 1
+
+
+def append(txn: Any, database: Any, entries: Iterable[LogEntry]) -> None:
+    """Puts entries behind the last one."""
+    items = [(number(entry.seq), entry.digest + entry.payload) for entry in entries]
+    txn.cursor(database).putmulti(items, append=True)
 
 
 def first_seq(txn: Any, database: Any) -> int:
