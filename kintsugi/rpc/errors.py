@@ -31,6 +31,8 @@ DOMAIN = "kintsugi"
 # The reason of the one kind of exhaustion that does not pass with time.
 ANSWER_TOO_LARGE = "ANSWER_TOO_LARGE"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
+# What grpc.aio says when sending fails, before it knows the server's status.
+_MASKED_STATUS = "Internal error from Core"
 # Trailing metadata is bounded (limits in channels.py), and the message travels twice in it.
 MAX_MESSAGE_CHARACTERS = 1000
 MAX_METADATA_CHARACTERS = 256
@@ -145,6 +147,13 @@ def from_rpc_error(error: grpc.RpcError) -> KintsugiError:
             return from_rich_status(status_pb2.Status.FromString(value))
     status = status_pb2.Status(code=code_number(call.code()), message=call.details() or str(call.code().name).lower())
     return from_rich_status(status)
+
+
+def is_masked(error: grpc.RpcError) -> bool:
+    """Whether this stands in place of the status with which a server ended a stream: grpc.aio's own INTERNAL, which it
+    reports when the end meets a message that is being written."""
+    call = cast("grpc.Call", error)
+    return call.code() is grpc.StatusCode.INTERNAL and call.details() == _MASKED_STATUS
 
 
 class StreamedStatus(Exception):

@@ -22,7 +22,7 @@ from google.rpc import status_pb2
 
 from kintsugi.cancelling import end
 from kintsugi.errors import DeadlineExceeded, Unavailable
-from kintsugi.rpc.errors import StreamedStatus, from_rich_status, from_rpc_error
+from kintsugi.rpc.errors import StreamedStatus, from_rich_status, from_rpc_error, is_masked
 from kintsugi.telemetry.tracing import Metadata
 
 # Hits of one answer above which a search should have a call of its own: some 100 KB.
@@ -151,6 +151,9 @@ class _OpenStream(Generic[Answer]):
 
 
 def _failure_of(error: grpc.RpcError) -> Exception:
+    if is_masked(error):
+        # Another attempt hears what is the matter, if more is than that the server drained.
+        return Unavailable("the server ended the stream while something was being asked")
     known = from_rpc_error(error)
     code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
     return NoStreams() if code is grpc.StatusCode.UNIMPLEMENTED else known

@@ -20,7 +20,7 @@ import numpy as np
 
 from kintsugi import tokens
 from kintsugi.errors import DeadlineExceeded, InvalidArgument, KintsugiError, Unavailable
-from kintsugi.rpc.errors import grpc_errors, is_told
+from kintsugi.rpc.errors import grpc_errors, is_masked, is_told
 from kintsugi.sdk import answers, arrays
 from kintsugi.sdk.connection import Connection
 from kintsugi.sdk.convert import Ids, Items
@@ -36,8 +36,6 @@ DEFAULT_WINDOW = 8
 DEFAULT_STALL_S = 60.0
 # Chunks above this gain nothing; the server's bound is limits.MAX_BATCH_BYTES.
 TARGET_CHUNK_BYTES = 4 * 2**20
-# What grpc.aio says when sending fails, before it knows the server's status.
-_MASKED_STATUS = "Internal error from Core"
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +268,7 @@ class _Stream:
             async with asyncio.timeout(max(0.0, self._upload.stalled_in_s())):
                 response = await self._call.read()
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.INTERNAL and error.details() == _MASKED_STATUS:
+            if is_masked(error):
                 raise Unavailable("the bulk upsert broke while a chunk was being sent") from error
             raise
         except TimeoutError as error:

@@ -152,7 +152,11 @@ async def test_the_recall_of_live_searches_is_told(new_cluster):
             told = await metrics(cluster, "shard-0") + await metrics(cluster, "shard-1")
             recalls = "".join(line for line in told.splitlines() if line.startswith("kintsugi_search_recall{"))
             missing = [kind for kind in ("plain", "filtered") if f'searches="{kind}"' not in recalls]
-            return "" if measured >= 2 and not missing else f"{measured} replicas tell their recall, none of {missing} searches"
+            return (
+                ""
+                if measured >= 2 and not missing
+                else f"{measured} replicas tell their recall, none of {missing} searches"
+            )
 
         await until_empty(unmeasured)
         code, out, _ = await kintsugi(cluster, "status", "--json")
