@@ -52,6 +52,16 @@ _AFFINE = ("weights", "bias")
 _MLP = ("weights", "bias", "hidden", "hidden_bias", "output")
 
 
+def require_room(source_dimension: int, target_dimension: int) -> None:
+    """Raises ValueError when between these spaces even a linear map would take more than MAX_ARTIFACT_BYTES."""
+    size = np.dtype(np.float32).itemsize * source_dimension * target_dimension
+    if size > MAX_ARTIFACT_BYTES:
+        raise ValueError(
+            f"a linear map from {source_dimension} to {target_dimension} dimensions takes {size} bytes, must take at most "
+            f"{MAX_ARTIFACT_BYTES}"
+        )
+
+
 def pack(projection: Projection) -> bytes:
     """Serialises a projection. Raises ValueError above MAX_ARTIFACT_BYTES."""
     what = (

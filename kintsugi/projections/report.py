@@ -15,6 +15,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from kintsugi.projections import artifact
 from kintsugi.projections.counterparts import NEAREST, Counterparts, counterparts
 from kintsugi.projections.fitting import fit_all
 from kintsugi.projections.measures import (
@@ -124,7 +125,8 @@ def plan(
     progress: Callable[[str], None] = lambda _what: None,
 ) -> Planned:
     """Fits, measures and recommends. `force` overrides the refusals; the reasons stay. Raises ValueError for a sample that
-    cannot be judged by."""
+    cannot be judged by, or of models between which no artifact could be kept."""
+    artifact.require_room(sample.old_documents.shape[1], sample.new_documents.shape[1])
     parts = split(sample, seed)
     truth = top(parts.metric, parts.new_queries, parts.new, K, parts.own)
     old = _values(parts, truth, Row.OLD_ALONE, None, top(parts.metric, parts.old_queries, parts.old, K, parts.own))

@@ -185,3 +185,10 @@ def test_too_few_pairs_are_refused():
     few = np.ones((MIN_PAIRS - 1, 4), dtype=np.float32)
     with pytest.raises(ValueError, match=f"at least {MIN_PAIRS}"):
         PairedSample(Metric.COSINE, few, few)
+
+
+def test_models_that_no_artifact_fits_are_refused_before_anything_is_fitted():
+    """At once: fitting maps of this size takes longer than a test may."""
+    pairs = np.ones((MIN_PAIRS, 8192), dtype=np.float32)
+    with pytest.raises(ValueError, match="from 8192 to 8192 dimensions takes 268435456 bytes, must take at most"):
+        plan(PairedSample(Metric.COSINE, pairs, pairs))
