@@ -91,7 +91,7 @@ class Host:
                 replica = Replica(collection, upgrade, key[1], self._folders, self._around)
                 self._replicas[key] = replica
                 self._running[key] = asyncio.create_task(replica.run())
-        await asyncio.to_thread(self._around.upgrades.forget_all_but, view.upgrades.values())
+        await self._around.upgrades.forget_all_but(view.upgrades.values())
 
     async def _discard(self, key: _Key, *, deleted: bool) -> None:
         try:

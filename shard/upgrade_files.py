@@ -1,7 +1,7 @@
 """Loads upgrades with their artifacts, once for all replicas of this server."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection as AnyOf
 
 from kintsugi.errors import Unavailable
 from kintsugi.projections.artifact import ArtifactInvalid
@@ -23,16 +23,18 @@ class UpgradeFiles:
         """An artifact that this server holds. Blocks. Raises NotFound."""
         return self._artifacts.held(digest)
 
-    def forget_all_but(self, upgrades: Iterable[Upgrade]) -> None:
-        """Removes the artifacts that no upgrade names. Blocks."""
-        self._artifacts.forget_all_but({digest for upgrade in upgrades for digest in upgrade.artifacts})
+    async def forget_all_but(self, upgrades: AnyOf[Upgrade]) -> None:
+        """Lets go of what is loaded for collections without an upgrade, and removes the artifacts that no upgrade names."""
+        uids = {upgrade.collection_uid for upgrade in upgrades}
+        self._loaded = {uid: one for uid, one in self._loaded.items() if uid in uids}
+        digests = {digest for upgrade in upgrades for digest in upgrade.artifacts}
+        await asyncio.to_thread(self._artifacts.forget_all_but, digests)
 
     async def loaded(self, collection: Collection, record: Upgrade | None) -> LoadedUpgrade | None:
         """The upgrade as replicas need it; None when they need nothing of it. Raises Unavailable while an artifact cannot be
         read."""
-        if record is None or record.state in _NEEDS_NOTHING:
-            return None
-        if record.state is UpgradeState.ROLLED_BACK and collection.model(record.new_model.name) is None:
+        if record is None or _needs_nothing(collection, record):
+            self._loaded.pop(collection.uid, None)
             return None
         files = await self._files(record)
         known = self._loaded.get(collection.uid)
@@ -51,6 +53,11 @@ class UpgradeFiles:
 
     async def _files(self, record: Upgrade) -> dict[str, bytes]:
         return {digest: await self._artifacts.get(digest) for digest in record.artifacts}
+
+
+def _needs_nothing(collection: Collection, record: Upgrade) -> bool:
+    is_undone = record.state is UpgradeState.ROLLED_BACK and collection.model(record.new_model.name) is None
+    return is_undone or record.state in _NEEDS_NOTHING
 
 
 def _made_of(record: Upgrade) -> tuple[object, ...]:

@@ -30,6 +30,9 @@ class Held:
             raise Unavailable(f"artifact {digest} cannot be read")
         return self.files[digest]
 
+    def forget_all_but(self, digests):
+        self.files = {digest: data for digest, data in self.files.items() if digest in digests}
+
 
 REVERSE = artifact.pack(Affine(Kind.RIDGE, Metric.COSINE, np.eye(4, dtype=np.float32), np.zeros(4, np.float32)))
 SOME = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
@@ -87,3 +90,19 @@ async def test_the_same_files_may_serve_another_plan():
     assert (first.new_number, moved.reverse is first.reverse) == (2, True)
     third = Model(3, "third", 4, Metric.COSINE)
     assert (await files.loaded(*upgrade_in(UpgradeState.BACKFILLING, 2, third))).new_number == 3
+
+
+async def test_what_nothing_needs_any_more_is_let_go():
+    """At the end of an upgrade, and when its collection is deleted: projections of large models are large."""
+    held = Held(REVERSE, ANCHORS, REPORT)
+    files, running = UpgradeFiles(held), upgrade_in(UpgradeState.BACKFILLING)
+    first = await files.loaded(*running)
+    await files.forget_all_but([running[1]])
+    assert (await files.loaded(*running)).reverse is first.reverse
+    assert await files.loaded(*upgrade_in(UpgradeState.FINISHED)) is None
+    second = await files.loaded(*running)
+    assert second.reverse is not first.reverse
+    await files.forget_all_but([])
+    assert held.files == {}
+    with pytest.raises(Unavailable):
+        await files.loaded(*running)
