@@ -71,7 +71,11 @@ class NextDocuments:
         if not any(pull.documents.values()) and pull.failures:
             raise _failed(pull.failures)
         return upgrades_pb2.NextDocumentsResponse(
-            documents=_interleaved(pull.documents, first), model=model, remaining=sum(pull.remaining.values())
+            documents=_interleaved(pull.documents, first),
+            model=model,
+            remaining=sum(pull.remaining.values()),
+            shards_total=collection.shards,
+            shards_answered=len(pull.remaining),
         )
 
     async def _fill(self, pull: _Pull, view: View, collection: Collection, deadline: Deadline) -> None:

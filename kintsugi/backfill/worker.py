@@ -121,6 +121,8 @@ class Worker:
             self._tell(remaining=pulled.remaining, textless=len(self._textless), waiting="")
             if able:
                 self._serve(able)
+            elif not pulled.is_complete:
+                self._wait(f"{pulled.shards_answered} of {pulled.shards_total} shards answer")
             elif pulled.remaining <= len(self._textless):
                 return self.progress
             elif not pulled.documents:

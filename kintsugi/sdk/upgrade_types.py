@@ -120,11 +120,18 @@ class DocumentToEmbed:
 @dataclass(frozen=True, slots=True)
 class NextDocuments:
     """Documents to embed with `model`, the most urgent first. `remaining` counts all that lack its vector, also those that
-    other workers are at."""
+    other workers are at, in the shards that answered."""
 
     documents: tuple[DocumentToEmbed, ...]
     model: str
     remaining: int
+    shards_total: int
+    shards_answered: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every shard told what remains there."""
+        return self.shards_answered == self.shards_total
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,8 @@ class AsyncUpgrades:
             DocumentToEmbed(answers.unpack_id(one.id), one.version, one.text, one.attributes)
             for one in response.documents
         )
-        return NextDocuments(documents, response.model, response.remaining)
+        shards = response.shards_total, response.shards_answered
+        return NextDocuments(documents, response.model, response.remaining, *shards)
 
     async def put_vectors(
         self,

@@ -871,12 +871,17 @@ class NextDocumentsResponse(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
+    SHARDS_TOTAL_FIELD_NUMBER: _builtins.int
+    SHARDS_ANSWERED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The name of the model to embed with: the new one; after a rollback the old one."""
     remaining: _builtins.int
     """All documents that lack a vector of that model, leased ones included, as far as the replicas that were asked know: one
     that lags behind counts documents whose vectors were just put.
     """
+    shards_total: _builtins.int
+    """How many shards the collection has, and how many told what remains there."""
+    shards_answered: _builtins.int
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentToEmbed]:
         """The most urgent first."""
@@ -887,10 +892,12 @@ class NextDocumentsResponse(_message.Message):
         documents: _abc.Iterable[Global___DocumentToEmbed] | None = ...,
         model: _builtins.str = ...,
         remaining: _builtins.int = ...,
+        shards_total: _builtins.int = ...,
+        shards_answered: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "model", b"model", "remaining", b"remaining"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "model", b"model", "remaining", b"remaining", "shards_answered", b"shards_answered", "shards_total", b"shards_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

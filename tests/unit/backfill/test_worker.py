@@ -51,7 +51,7 @@ class Cluster:
         documents = tuple(DocumentToEmbed(one, 7, self.waiting[one], "{}") for one in ids[:limit])
         remaining = len(self.waiting) + len(self.leased)
         self.leased |= {document.id: self.waiting.pop(document.id) for document in documents}
-        return NextDocuments(documents, self.model, remaining)
+        return NextDocuments(documents, self.model, remaining, shards_total=2, shards_answered=2)
 
     def put(self, ids, versions, vectors, request_id):
         self.request_ids.append(request_id)
@@ -165,6 +165,27 @@ def test_a_replica_that_lags_behind_is_waited_for():
     progress = made.run()
     assert (progress.written, progress.remaining) == (2, 0)
     assert clock.slept == [ASK_AGAIN_S, ASK_AGAIN_S]
+
+
+def test_a_shard_that_does_not_answer_is_waited_for():
+    """What remains there is not known: documents without a text elsewhere are not all there is."""
+    cluster = Cluster({1: "", 2: "x"})
+    silent = [1, 1]
+
+    def pull(limit, lease_s, first):
+        found = Cluster.pull(cluster, min(limit, 1), lease_s, first)
+        if not silent:
+            return found
+        # The other shard has the document that waits.
+        return dataclasses.replace(found, remaining=1, shards_answered=silent.pop())
+
+    cluster.pull = pull
+    shown = []
+    clock = Clock()
+    made = Worker(cluster, MODEL, Embedder(), WorkerSettings(), shown.append, clock=clock, sleep=clock.sleep)
+    progress = made.run()
+    assert (progress.written, progress.textless) == (1, 1)
+    assert any(one.waiting == "1 of 2 shards answer" for one in shown)
 
 
 @pytest.mark.parametrize("failing", ["pull_failures", "put_failures", "embed"])

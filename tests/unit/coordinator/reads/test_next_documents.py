@@ -121,6 +121,7 @@ async def test_every_shard_gives_its_part():
     shards = [ids.shard_of_encoded(ids.encode(one), 2) for one in ids_in(response)]
     assert (shards.count(0), shards.count(1)) == (3, 3)
     assert (response.model, response.remaining) == ("new", 30)
+    assert (response.shards_total, response.shards_answered) == (2, 2)
 
 
 async def test_what_one_shard_lacks_the_others_give():
@@ -167,7 +168,8 @@ async def test_a_replica_that_is_down_is_left_for_the_next_one():
 async def test_a_shard_without_an_answer_is_left_out_while_others_have_documents():
     """The backfill goes on where it can; only a pull that finds nothing fails."""
     calls = Calls({0: some_ids(0, 3), 1: some_ids(1, 3)}, down={("a", 0), ("b", 0)})
-    assert len((await pull(calls, limit=6)).documents) == 3
+    response = await pull(calls, limit=6)
+    assert (len(response.documents), response.shards_total, response.shards_answered) == (3, 2, 1)
     with pytest.raises(Unavailable, match="shard 0: b: down"):
         await pull(calls, limit=6)
 

@@ -117,7 +117,8 @@ class Service(upgrades_pb2_grpc.UpgradesServicer):
     async def NextDocuments(self, request, context):
         self.take(request)
         document = upgrades_pb2.DocumentToEmbed(id=columns.pack_id(7), version=2, text="a", attributes="{}")
-        return upgrades_pb2.NextDocumentsResponse(documents=[document], model="new", remaining=9)
+        counted = {"remaining": 9, "shards_total": 3, "shards_answered": 2}
+        return upgrades_pb2.NextDocumentsResponse(documents=[document], model="new", **counted)
 
     async def PutVectors(self, request, context):
         self.take(request)
@@ -211,6 +212,7 @@ async def test_documents_are_pulled_and_vectors_put(client, service):
     """Numpy in, values out."""
     pulled = await client.next_documents("docs", 5, first=np.array([7, 8]), lease_s=30)
     assert (pulled.model, pulled.remaining) == ("new", 9)
+    assert (pulled.shards_total, pulled.shards_answered, pulled.is_complete) == (3, 2, False)
     (document,) = pulled.documents
     assert (document.id, document.version, document.text) == (7, 2, "a")
     put = await client.put_vectors("docs", "new", [7], np.array([2]), np.ones((1, 6)), request_id="r")
