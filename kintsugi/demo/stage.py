@@ -126,6 +126,8 @@ def _show_last_words(stage: Stage) -> None:
 def folder_at(data: Path | None) -> Iterator[Path]:
     """The folder that was asked for, or one that is gone afterwards."""
     if data is not None:
+        # At once, whatever takes a while before it is needed.
+        data.mkdir(parents=True, exist_ok=True)
         yield data
         return
     with tempfile.TemporaryDirectory(prefix="kintsugi-demo-") as made:
