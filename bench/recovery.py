@@ -2,7 +2,7 @@
 
 Each round kills a server, starts it again at once as a supervisor would, and sends one search after the other without
 retries. In every second round documents were written again right before the kill, so that the newest checkpoint is old
-and the index has the journal behind it to catch up with: it serves meanwhile.
+and the index has the journal behind it to catch up with. It serves only then: no search misses what was found before.
 """
 
 import asyncio
