@@ -880,8 +880,9 @@ class NextDocumentsResponse(_message.Message):
     that lags behind counts documents whose vectors were just put.
     """
     shards_total: _builtins.int
-    """How many shards the collection has, and how many told what remains there."""
+    """How many shards the collection has."""
     shards_answered: _builtins.int
+    """How many of them told what remains there: fewer than all while some do not answer."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentToEmbed]:
         """The most urgent first."""
