@@ -5,7 +5,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,6 +24,7 @@ from kintsugi.rpc.server import remaining_s
 from kintsugi.rpc.streaming import StreamedCalls, TimeLeft, UnaryMethod
 from shard import reading
 from shard.engine import Engine
+from shard.environment import DATA_FILE
 from shard.folders import SNAPSHOT_PREFIX
 from shard.host import Host
 from shard.peers import from_wire, to_wire
@@ -187,8 +189,9 @@ class ShardService(ShardServicer):
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=SNAPSHOT_PREFIX, dir=engine.folder.path))
         try:
             await asyncio.to_thread(engine.storage.copy_to, folder)
-            async for chunk in _chunks(folder / "data.mdb"):
-                yield chunk
+            async with aclosing(_chunks(folder / DATA_FILE)) as pieces:
+                async for piece in pieces:
+                    yield piece
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
@@ -227,9 +230,10 @@ def _answered(number: int, answer: shard_pb2.ShardSearchResponse | None, status:
     return shard_pb2.StreamedAnswer(number=number, answer=answer, status=status)
 
 
-async def _chunks(path: Path) -> AsyncIterator[shard_pb2.SnapshotChunk]:
+async def _chunks(path: Path) -> AsyncGenerator[shard_pb2.SnapshotChunk, None]:
     digest = hashlib.sha256()
-    with await asyncio.to_thread(path.open, "rb") as file:
+    # Not in a thread: a file that was opened for somebody who was cancelled meanwhile would be nobody's.
+    with path.open("rb") as file:
         total = os.fstat(file.fileno()).st_size
         while data := await asyncio.to_thread(file.read, SNAPSHOT_CHUNK_BYTES):
             digest.update(data)
